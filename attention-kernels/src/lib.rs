@@ -1,0 +1,70 @@
+//! Kernels over head pages: everything that touches the memory of a compressed KV cache.
+//!
+//! A *head page* is `B` tokens of K and of V of one KV head of one layer ([`layout`]). A [`PageStore`] owns the memory of all pages
+//! of a device. Which page belongs to which head is not known here: every op takes plain lists of page numbers, which the ledger
+//! hands out. There is no tensor library, no engine and no policy in this crate, and no unsafe code.
+//!
+//! Letters, the same in the whole workspace: `L` layers, `H` KV heads, `G` query heads per KV head, `D` head dim, `B` tokens per
+//! page, `T` tokens that a head holds, `S` sequences.
+//!
+//! # The table of ops
+//!
+//! | op | what it does |
+//! |---|---|
+//! | [`write()`] | rows of K and V into slots |
+//! | [`attend()`], [`attend_into`] | decode attention of `S * H` heads, each over a table and a length of its own |
+//! | observe * | what a policy asked to see (attention of the last queries, accumulated, of one step), reduced to `[H, T]` |
+//! | select * | the slots that a symbolic plan keeps |
+//! | [`copy_rows`] | compact: tokens to other slots of the store |
+//! | shift * | rotate keys to cache-relative positions |
+//!
+//! Ops with a star come later. Each op is a safe function over an argument struct: it checks every shape, length and page number,
+//! and refuses with a [`KernelError`] before it has changed anything. A second backend joins here, under the same names, with the
+//! same argument structs over its own store, and has to pass the same tests against the same [`oracle`].
+//!
+//! # From a row to attention
+//!
+//! ```
+//! use attention_kernels::{
+//!     AttendArgs, HeadSlots, KvDtype, PageLayout, PageStore, RowWrite, WriteArgs, attend, write,
+//! };
+//!
+//! // Pages of 16 tokens, head dim 2. One head with two tokens, in page 5.
+//! let mut store = PageStore::new(PageLayout::new(16, 2)?, KvDtype::F16, 8)?;
+//! let rows = [
+//!     RowWrite { source: 0, page: 5, offset: 0 },
+//!     RowWrite { source: 1, page: 5, offset: 1 },
+//! ];
+//! let (keys, values) = ([1.0, 0.0, 1.0, 0.0], [2.0, 4.0, 6.0, 8.0]);
+//! write(&mut store, &WriteArgs { keys: &keys, values: &values, rows: &rows })?;
+//!
+//! // Two query heads share the KV head. Both find the keys alike, so both get the mean of the values.
+//! let args = AttendArgs {
+//!     queries: &[1.0, 0.0, 0.0, 1.0],
+//!     heads: &[HeadSlots { pages: &[5], len: 2 }],
+//!     group: 2,
+//!     scale: 1.0,
+//!     softcap: None,
+//! };
+//! assert_eq!(attend(&store, &args)?, [4.0, 6.0, 4.0, 6.0]);
+//! # Ok::<(), attention_kernels::KernelError>(())
+//! ```
+
+#![forbid(unsafe_code)]
+
+pub mod attend;
+pub mod dtype;
+pub mod error;
+pub mod layout;
+pub mod oracle;
+pub mod store;
+pub mod write;
+
+mod lanes;
+
+pub use attend::{AttendArgs, HeadSlots, attend, attend_into};
+pub use dtype::{Element, KvDtype};
+pub use error::KernelError;
+pub use layout::PageLayout;
+pub use store::PageStore;
+pub use write::{CopyRow, RowWrite, WriteArgs, copy_rows, write};

@@ -1,0 +1,10 @@
+//! The ops against their definition, through the public interface only.
+//!
+//! Every run draws a fresh seed and prints it where a test fails. `HEADROOM_SEED=<number>` repeats a run.
+
+mod attend;
+mod bits;
+mod errors;
+mod memory;
+mod world;
+mod write;

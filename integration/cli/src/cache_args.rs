@@ -1,0 +1,139 @@
+//! The options that every command with a model shares.
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use mistralrs_core::ModelDType;
+use mistralrs_kv::{CacheConfig, EngineConfig, PoolSize, StartError};
+
+/// Type of activations and cache.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Dtype {
+    /// 32 bits: the fastest on a CPU.
+    F32,
+    /// 16 bits: half the cache's bytes, slower on a CPU.
+    F16,
+    /// What the engine chooses.
+    Auto,
+}
+
+/// The model and how its cache is kept.
+#[derive(Debug, Args)]
+pub(crate) struct ModelArgs {
+    /// The weights, a GGUF file [default: the file that HEADROOM_MODEL names].
+    #[arg(long, short, value_name = "FILE")]
+    model: Option<PathBuf>,
+    /// Which tokens stay in the cache: a name from `mistralrs-kv policies`. Without it the stock engine runs.
+    #[arg(long, value_name = "NAME", conflicts_with = "policy_file")]
+    policy: Option<String>,
+    /// Tokens per KV head (`256`), a share of the prompt (`25%`) or bytes per sequence (`64MiB`).
+    #[arg(long, value_name = "AMOUNT")]
+    budget: Option<String>,
+    /// Set a field of the policy; may be repeated.
+    #[arg(long = "set", value_name = "FIELD=VALUE")]
+    settings: Vec<String>,
+    /// Read policy, budget and fields from a TOML file; `--budget` and `--set` go over it.
+    #[arg(long, value_name = "FILE")]
+    policy_file: Option<PathBuf>,
+    /// Never evict the first tokens of a request, for example its system prompt.
+    #[arg(long, value_name = "TOKENS")]
+    pin_prefix: Option<u32>,
+    /// Size the pool for this many tokens in full [default: the model's context, at most 8192].
+    #[arg(long, value_name = "TOKENS", conflicts_with = "pa_memory_mb")]
+    pa_context_len: Option<usize>,
+    /// Size the pool in MiB.
+    #[arg(long, value_name = "MIB")]
+    pa_memory_mb: Option<usize>,
+    /// Tokens per page: 8, 16 or 32.
+    #[arg(long, value_name = "TOKENS", default_value_t = 32)]
+    pa_block_size: usize,
+    /// Type of activations and cache.
+    #[arg(long, value_enum, default_value_t = Dtype::F32)]
+    dtype: Dtype,
+    /// Most sequences that run at once.
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    max_seqs: usize,
+    /// Seed of the sampler.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Go on after the model's end-of-text token.
+    #[arg(long)]
+    ignore_eos: bool,
+}
+
+impl ModelArgs {
+    pub(crate) fn engine(&self, silent: bool) -> Result<EngineConfig, StartError> {
+        let mut config = EngineConfig::gguf(self.model_file()?);
+        config.cache = self.cache()?;
+        config.pool = match (self.pa_context_len, self.pa_memory_mb) {
+            (Some(tokens), _) => Some(PoolSize::ContextLen(tokens)),
+            (None, Some(mb)) => Some(PoolSize::MemoryMb(mb)),
+            (None, None) => None,
+        };
+        config.block_size = self.pa_block_size;
+        config.dtype = match self.dtype {
+            Dtype::F32 => ModelDType::F32,
+            Dtype::F16 => ModelDType::F16,
+            Dtype::Auto => ModelDType::Auto,
+        };
+        config.max_seqs = self.max_seqs;
+        config.seed = self.seed;
+        config.ignore_eos = self.ignore_eos;
+        config.silent = silent;
+        Ok(config)
+    }
+
+    fn model_file(&self) -> Result<PathBuf, StartError> {
+        let named = self
+            .model
+            .clone()
+            .or_else(|| std::env::var_os("HEADROOM_MODEL").map(PathBuf::from));
+        named.ok_or_else(|| StartError::OutOfRange {
+            field: "model",
+            value: "missing".into(),
+            allowed: "a GGUF file: give `--model FILE` or set HEADROOM_MODEL".into(),
+        })
+    }
+
+    fn cache(&self) -> Result<Option<CacheConfig>, StartError> {
+        let start = match (&self.policy, &self.policy_file) {
+            (Some(name), _) => CacheConfig::new(name),
+            (None, Some(file)) => CacheConfig::from_file(file)?,
+            (None, None) => return self.without_policy().map(|()| None),
+        };
+        let mut cache = match &self.budget {
+            Some(budget) => start.budget(budget.parse()?),
+            None => start,
+        };
+        if let Some(tokens) = self.pin_prefix {
+            cache = cache.pin_prefix(tokens);
+        }
+        for setting in &self.settings {
+            cache = cache.set_text(setting)?;
+        }
+        Ok(Some(cache))
+    }
+
+    /// Options that only mean something under a policy are a mistake without one.
+    fn without_policy(&self) -> Result<(), StartError> {
+        let given = [
+            ("budget", self.budget.clone()),
+            ("set", self.settings.first().cloned()),
+            ("pin-prefix", self.pin_prefix.map(|n| n.to_string())),
+            ("pa-context-len", self.pa_context_len.map(|n| n.to_string())),
+            ("pa-memory-mb", self.pa_memory_mb.map(|n| n.to_string())),
+        ];
+        match given
+            .into_iter()
+            .find_map(|(field, value)| value.map(|value| (field, value)))
+        {
+            None => Ok(()),
+            Some((field, value)) => Err(StartError::OutOfRange {
+                field,
+                value,
+                allowed:
+                    "left out without `--policy`; `--policy keep-all` keeps everything in pages"
+                        .into(),
+            }),
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! `mistralrs-kv`: mistral.rs with compressed KV caches, on the command line.
+//!
+//! Exit codes: 0 done, 1 something failed while running, 2 a mistake in what the user gave.
+#![forbid(unsafe_code)]
+#![expect(clippy::print_stdout, reason = "a command line prints")]
+
+mod cache_args;
+mod policies;
+mod run;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use mistralrs_kv::StartError;
+use tracing_subscriber::EnvFilter;
+
+/// mistral.rs with compressed KV caches.
+#[derive(Parser)]
+#[command(name = "mistralrs-kv", version, about)]
+struct Cli {
+    /// Show the engine's messages.
+    #[arg(long, short, global = true)]
+    verbose: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Generate text: one answer to `--prompt`, or a conversation without it.
+    Run(run::Run),
+    /// List the policies with their fields and defaults.
+    Policies,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let level = if cli.verbose { "info" } else { "error" };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    let done = match cli.command {
+        Command::Run(run) => run.execute(!cli.verbose),
+        Command::Policies => {
+            policies::print();
+            Ok(())
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(if error.is::<StartError>() { 2 } else { 1 })
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! `mistralrs-kv policies`.
+
+/// Prints every policy with its fields and their defaults.
+pub(crate) fn print() {
+    for policy in mistralrs_kv::policies().describe() {
+        println!("{}\n    {}", policy.name, policy.summary);
+        for (field, default) in policy.defaults {
+            println!("    --set {field}={default}");
+        }
+    }
+    println!(
+        "\nBudgets: `--budget 256` tokens per KV head, `25%` of the prompt, `64MiB` per sequence, `full`."
+    );
+}

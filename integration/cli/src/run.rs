@@ -1,0 +1,204 @@
+//! `mistralrs-kv run`: one answer, or a conversation.
+use std::{
+    fs,
+    io::{self, BufRead, IsTerminal, Write},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use mistralrs_core::SamplingParams;
+use mistralrs_kv::{Engine, Prompt, Report, Request, StartError};
+
+use crate::cache_args::ModelArgs;
+
+/// How long to wait for the engine to give a request's pages back.
+const CLEAN_UP: Duration = Duration::from_secs(30);
+
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// The prompt; without it, a conversation.
+    #[arg(long, short, value_name = "TEXT", conflicts_with = "prompt_file")]
+    prompt: Option<String>,
+    /// Read the prompt from a file.
+    #[arg(long, value_name = "FILE")]
+    prompt_file: Option<PathBuf>,
+    /// Continue the prompt as plain text instead of putting it into the model's chat template.
+    #[arg(long)]
+    raw: bool,
+    /// Most tokens to generate for an answer.
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    max_tokens: usize,
+    /// Sampling temperature; 0 takes the most likely token.
+    #[arg(long, value_name = "T", default_value_t = 0.0)]
+    temperature: f64,
+    /// Sample from the smallest set of tokens with this much probability.
+    #[arg(long, value_name = "P")]
+    top_p: Option<f64>,
+    /// Sample from the most likely tokens.
+    #[arg(long, value_name = "K")]
+    top_k: Option<usize>,
+    /// Write what the cache held to a JSON file.
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+}
+
+impl Run {
+    pub(crate) fn execute(self, silent: bool) -> Result<()> {
+        self.check()?;
+        let prompt = self.prompt()?;
+        let config = self.model.engine(silent)?;
+        if config.cache.is_none() && self.report.is_some() {
+            return Err(out_of_range(
+                "report",
+                "given",
+                "left out without `--policy`: the stock cache has no pages to count",
+            )
+            .into());
+        }
+        let runtime = tokio::runtime::Runtime::new().context("cannot start threads")?;
+        runtime.block_on(async {
+            let engine = config.start().await?;
+            match prompt {
+                Some(prompt) => self.answer(&engine, prompt).await.map(drop),
+                None => self.converse(&engine).await,
+            }
+        })
+    }
+
+    fn check(&self) -> Result<(), StartError> {
+        if self.max_tokens == 0 {
+            return Err(out_of_range("max-tokens", "0", "at least 1"));
+        }
+        if !(self.temperature >= 0.0 && self.temperature.is_finite()) {
+            return Err(out_of_range("temperature", self.temperature, "0 or more"));
+        }
+        if let Some(p) = self.top_p.filter(|p| !(*p > 0.0 && *p <= 1.0)) {
+            return Err(out_of_range("top-p", p, "above 0 and at most 1"));
+        }
+        if self.top_k == Some(0) {
+            return Err(out_of_range("top-k", 0, "at least 1"));
+        }
+        Ok(())
+    }
+
+    fn prompt(&self) -> Result<Option<Prompt>, StartError> {
+        let text = match (&self.prompt, &self.prompt_file) {
+            (Some(text), _) => text.clone(),
+            (None, Some(path)) => fs::read_to_string(path).map_err(|e| StartError::File {
+                path: path.clone(),
+                reason: e.to_string(),
+            })?,
+            (None, None) => return Ok(None),
+        };
+        if text.trim().is_empty() {
+            return Err(out_of_range("prompt", "empty", "some text"));
+        }
+        Ok(Some(if self.raw {
+            Prompt::Text(text)
+        } else {
+            Prompt::chat(text)
+        }))
+    }
+
+    /// Prints an answer as it comes, and what its cache held.
+    async fn answer(&self, engine: &Engine, prompt: Prompt) -> Result<String> {
+        let mut out = io::stdout();
+        let answer = engine
+            .stream(self.request(prompt), |piece| {
+                // A reader that has gone away ends the request.
+                out.write_all(piece.as_bytes())
+                    .and_then(|()| out.flush())
+                    .is_ok()
+            })
+            .await?;
+        println!();
+        if let Some(report) = report(engine, &answer.text)? {
+            eprintln!("{}", report.summary());
+            if let Some(path) = &self.report {
+                write_report(path, &report)?;
+            }
+        }
+        Ok(answer.text)
+    }
+
+    fn request(&self, prompt: Prompt) -> Request {
+        let mut request = Request::greedy(prompt, self.max_tokens);
+        if self.temperature > 0.0 {
+            request.sampling = SamplingParams {
+                temperature: Some(self.temperature),
+                top_p: self.top_p,
+                top_k: self.top_k,
+                max_len: Some(self.max_tokens),
+                ..SamplingParams::neutral()
+            };
+        }
+        request
+    }
+
+    /// A conversation: every turn is sent with the whole history.
+    async fn converse(&self, engine: &Engine) -> Result<()> {
+        if io::stdin().is_terminal() {
+            eprintln!("Type a message; an empty line or Ctrl-D ends the conversation.");
+        }
+        let mut history: Vec<(String, String)> = Vec::new();
+        loop {
+            eprint!("> ");
+            let mut line = String::new();
+            io::stdin()
+                .lock()
+                .read_line(&mut line)
+                .context("cannot read the message")?;
+            if line.trim().is_empty() {
+                return Ok(());
+            }
+            history.push(("user".into(), line.trim().to_owned()));
+            let prompt = if self.raw {
+                Prompt::Text(line)
+            } else {
+                Prompt::Chat(history.clone())
+            };
+            let text = self.answer(engine, prompt).await?;
+            history.push(("assistant".into(), text));
+        }
+    }
+}
+
+/// What the request that has just ended held; `None` without a policy.
+fn report(engine: &Engine, text: &str) -> Result<Option<Report>> {
+    let Some(runtime) = engine.runtime() else {
+        return Ok(None);
+    };
+    anyhow::ensure!(
+        runtime.wait_ended(CLEAN_UP),
+        "the engine did not give the request's pages back"
+    );
+    let geometry = runtime.geometry().context("the engine has no cache")?;
+    let ended = runtime
+        .take_ended()
+        .pop()
+        .context("the engine kept no cache for the request")?;
+    Ok(Some(Report::new(
+        runtime.config(),
+        &geometry,
+        ended,
+        text.to_owned(),
+    )))
+}
+
+fn write_report(path: &Path, report: &Report) -> Result<()> {
+    let json = serde_json::to_string_pretty(report).context("the report")?;
+    fs::write(path, json + "\n")
+        .with_context(|| format!("cannot write the report to {}", path.display()))
+}
+
+fn out_of_range(field: &'static str, value: impl ToString, allowed: &str) -> StartError {
+    StartError::OutOfRange {
+        field,
+        value: value.to_string(),
+        allowed: allowed.into(),
+    }
+}

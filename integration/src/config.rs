@@ -1,0 +1,136 @@
+//! What a user says about the cache.
+use std::{fs, path::Path, sync::Arc};
+
+use kv_core::{Budget, Pins, Registry};
+use serde_json::{Map, Value};
+
+use crate::{StartError, policies};
+
+/// Which policy, with which fields, under which budget.
+#[derive(Debug, Clone)]
+pub struct CacheConfig {
+    pub(crate) policy: String,
+    pub(crate) fields: Map<String, Value>,
+    pub(crate) budget: Budget,
+    pub(crate) pins: Pins,
+    pub(crate) registry: Arc<Registry>,
+}
+
+/// A policy file: a name, a budget, and the policy's own fields in a table.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PolicyFile {
+    policy: String,
+    #[serde(default)]
+    budget: Option<Budget>,
+    #[serde(default)]
+    pin_prefix: Option<u32>,
+    #[serde(default)]
+    settings: Map<String, Value>,
+}
+
+impl CacheConfig {
+    /// The named policy with its defaults and no budget. Names and fields are checked against the model at start.
+    #[must_use]
+    pub fn new(policy: impl Into<String>) -> Self {
+        Self {
+            policy: policy.into(),
+            fields: Map::new(),
+            budget: Budget::Full,
+            pins: Pins::default(),
+            registry: Arc::new(policies()),
+        }
+    }
+
+    /// Reads a TOML file such as
+    ///
+    /// ```toml
+    /// policy = "streaming-llm"
+    /// budget = "25%"
+    /// pin_prefix = 16
+    /// [settings]
+    /// sinks = 8
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`StartError::File`], with the line and what was expected.
+    pub fn from_file(path: &Path) -> Result<Self, StartError> {
+        let file = |reason: String| StartError::File {
+            path: path.to_owned(),
+            reason,
+        };
+        let text = fs::read_to_string(path).map_err(|e| file(e.to_string()))?;
+        let read: PolicyFile = toml::from_str(&text).map_err(|e| file(e.to_string()))?;
+        let mut config = Self::new(read.policy);
+        config.budget = read.budget.unwrap_or_default();
+        config.fields = read.settings;
+        Ok(match read.pin_prefix {
+            Some(tokens) => config.pin_prefix(tokens),
+            None => config,
+        })
+    }
+
+    /// Sets the budget.
+    #[must_use]
+    pub fn budget(mut self, budget: Budget) -> Self {
+        self.budget = budget;
+        self
+    }
+
+    /// Never evicts the first `tokens` tokens of a request, for example its system prompt.
+    #[must_use]
+    pub fn pin_prefix(mut self, tokens: u32) -> Self {
+        self.pins = Pins::new([0..tokens]);
+        self
+    }
+
+    /// Looks policies up in `registry` instead of those built in: for policies of your own.
+    #[must_use]
+    pub fn registry(mut self, registry: Registry) -> Self {
+        self.registry = Arc::new(registry);
+        self
+    }
+
+    /// Sets one field of the policy.
+    #[must_use]
+    pub fn set(mut self, field: impl Into<String>, value: impl Into<Value>) -> Self {
+        self.fields.insert(field.into(), value.into());
+        self
+    }
+
+    /// Sets a field from text such as `sinks=4`: the value is read as TOML, and as a string if it is not TOML.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError::Setting`] if there is no `=` or no name before it.
+    pub fn set_text(self, text: &str) -> Result<Self, StartError> {
+        let Some((field, value)) = text
+            .split_once('=')
+            .filter(|(field, _)| !field.trim().is_empty())
+        else {
+            return Err(StartError::Setting {
+                text: text.into(),
+                reason: "expected `field=value`".into(),
+            });
+        };
+        let value = value.trim();
+        let parsed = toml::from_str::<Map<String, Value>>(&format!("value = {value}"))
+            .ok()
+            .and_then(|mut table| table.remove("value"))
+            .unwrap_or_else(|| Value::String(value.to_owned()));
+        Ok(self.set(field.trim(), parsed))
+    }
+
+    /// The policy's name.
+    #[must_use]
+    pub fn policy_name(&self) -> &str {
+        &self.policy
+    }
+
+    /// The budget.
+    #[must_use]
+    pub const fn budget_given(&self) -> Budget {
+        self.budget
+    }
+}

@@ -1,0 +1,99 @@
+//! What a request's cache held, for people and programs.
+use kv_core::{Geometry, SequenceReport};
+use serde::{Deserialize, Serialize};
+
+use crate::CacheConfig;
+
+/// What one request's compressed cache held, measured from its page tables.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// The policy's name.
+    pub policy: String,
+    /// The budget, as it was given.
+    pub budget: String,
+    /// Tokens of the prompt.
+    pub prompt_tokens: usize,
+    /// Tokens generated, the end-of-text token included.
+    pub generated_tokens: usize,
+    /// The text generated.
+    pub text: String,
+    /// Most pages held at once.
+    pub pages_held_peak: usize,
+    /// Pages that `keep-all` would hold at the same length.
+    pub pages_full: usize,
+    /// Bytes of the most pages held at once.
+    pub bytes_held_peak: usize,
+    /// Bytes of the pages that `keep-all` would hold.
+    pub bytes_full: usize,
+    /// Tokens held at the end, `[L][H]`.
+    pub kept: Vec<Vec<usize>>,
+}
+
+impl Report {
+    /// Puts a sequence's page counts and its text together.
+    #[must_use]
+    pub fn new(
+        config: &CacheConfig,
+        geometry: &Geometry,
+        sequence: SequenceReport,
+        text: String,
+    ) -> Self {
+        let SequenceReport {
+            prompt_tokens,
+            cached_tokens,
+            pages_held_peak,
+            pages_full,
+            kept,
+            ..
+        } = sequence;
+        Self {
+            policy: config.policy_name().to_owned(),
+            budget: config.budget_given().to_string(),
+            prompt_tokens,
+            // The last token generated is never read back, so it is in no page.
+            generated_tokens: cached_tokens + 1 - prompt_tokens,
+            text,
+            pages_held_peak,
+            pages_full,
+            bytes_held_peak: pages_held_peak * geometry.page_bytes(),
+            bytes_full: pages_full * geometry.page_bytes(),
+            kept,
+        }
+    }
+
+    /// One line for people: pages and bytes held against full.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let tokens: Vec<usize> = self.kept.iter().flatten().copied().collect();
+        let (least, most) = (
+            tokens.iter().min().unwrap_or(&0),
+            tokens.iter().max().unwrap_or(&0),
+        );
+        let range = if least == most {
+            format!("{most}")
+        } else {
+            format!("{least} to {most}")
+        };
+        format!(
+            "{}: {} of {} pages held ({}), {} of {}; {range} of {} tokens kept in each of {} heads",
+            self.policy,
+            self.pages_held_peak,
+            self.pages_full,
+            percent(self.pages_held_peak, self.pages_full),
+            mib(self.bytes_held_peak),
+            mib(self.bytes_full),
+            self.prompt_tokens + self.generated_tokens.saturating_sub(1),
+            tokens.len(),
+        )
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a share for people")]
+fn percent(part: usize, whole: usize) -> String {
+    format!("{:.1} %", 100.0 * part as f64 / whole.max(1) as f64)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a size for people")]
+fn mib(bytes: usize) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}

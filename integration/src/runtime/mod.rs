@@ -1,0 +1,314 @@
+//! The hook's implementation: pages, tables and a policy behind the engine's paged layers.
+//!
+//! # Locks
+//!
+//! One lock, [`State`], over the ledger, the page memory and the counters; it is taken once per call of the engine.
+//! The pool's own lock (see [`kv_core`]) comes after it.
+mod layer;
+mod open;
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
+
+use attention_kernels::PageStore;
+use candle_core::{Result, Tensor, TensorId};
+use kv_core::{Demand, Geometry, Ledger, Needs, Policy, PoolUsage, SeqId, SequenceReport};
+use kv_hook::{Full, KvRuntime, LayerCall, PoolSpec};
+use parking_lot::{Condvar, Mutex};
+
+use crate::{CacheConfig, StartError};
+
+/// Reports of ended sequences that are kept for [`Runtime::wait_ended`] and [`Runtime::take_ended`].
+const REPORTS_KEPT: usize = 1024;
+
+/// Keeps the cache of one engine.
+#[derive(Debug)]
+pub struct Runtime {
+    config: CacheConfig,
+    opened: OnceLock<Opened>,
+    state: Mutex<Option<State>>,
+    ended: Condvar,
+    refused: Mutex<Option<StartError>>,
+}
+
+/// What is fixed once the model is known.
+#[derive(Debug)]
+struct Opened {
+    geometry: Geometry,
+    policy: Box<dyn Policy>,
+    needs: Needs,
+    layers: HashMap<TensorId, usize>,
+}
+
+/// What changes with every call.
+#[derive(Debug)]
+struct State {
+    ledger: Ledger,
+    store: PageStore,
+    ended: VecDeque<SequenceReport>,
+    counts: Counts,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Counts {
+    peak_sequences: usize,
+    prompts: u64,
+    refusals: u64,
+    preemptions: u64,
+    overwrites: u64,
+}
+
+/// How a runtime is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stats {
+    /// The pool.
+    pub pool: PoolUsage,
+    /// Bytes of a page.
+    pub page_bytes: usize,
+    /// Sequences open.
+    pub sequences: usize,
+    /// Most sequences open at once.
+    pub peak_sequences: usize,
+    /// Prompts read.
+    pub prompts: u64,
+    /// Times the pool had no room for a sequence.
+    pub refusals: u64,
+    /// Times a sequence came back after losing its cache.
+    pub preemptions: u64,
+    /// Tokens that took the slot of another, over all heads of ended sequences.
+    pub overwrites: u64,
+}
+
+impl Runtime {
+    /// A runtime that waits for an engine to open its pool.
+    #[must_use]
+    pub fn new(config: CacheConfig) -> Arc<Self> {
+        Arc::new(Self {
+            config,
+            opened: OnceLock::new(),
+            state: Mutex::new(None),
+            ended: Condvar::new(),
+            refused: Mutex::new(None),
+        })
+    }
+
+    /// The configuration it was made with.
+    #[must_use]
+    pub const fn config(&self) -> &CacheConfig {
+        &self.config
+    }
+
+    /// The model's shape, once an engine has opened the pool.
+    #[must_use]
+    pub fn geometry(&self) -> Option<Geometry> {
+        self.opened.get().map(|opened| opened.geometry)
+    }
+
+    /// How it is doing, once an engine has opened the pool.
+    #[must_use]
+    pub fn stats(&self) -> Option<Stats> {
+        let guard = self.state.lock();
+        let state = guard.as_ref()?;
+        let Counts {
+            peak_sequences,
+            prompts,
+            refusals,
+            preemptions,
+            overwrites,
+        } = state.counts;
+        Some(Stats {
+            pool: state.ledger.pool().usage(),
+            page_bytes: state.ledger.geometry().page_bytes(),
+            sequences: state.ledger.sequences().count(),
+            peak_sequences,
+            prompts,
+            refusals,
+            preemptions,
+            overwrites,
+        })
+    }
+
+    /// What every open sequence holds now.
+    #[must_use]
+    pub fn open_sequences(&self) -> Vec<SequenceReport> {
+        let guard = self.state.lock();
+        let Some(state) = guard.as_ref() else {
+            return Vec::new();
+        };
+        state
+            .ledger
+            .sequences()
+            .filter_map(|(seq, _)| state.ledger.report(seq).ok())
+            .collect()
+    }
+
+    /// Reports of the sequences that have ended since the last call, oldest first, at most the last 1,024.
+    pub fn take_ended(&self) -> Vec<SequenceReport> {
+        self.state
+            .lock()
+            .as_mut()
+            .map(|state| state.ended.drain(..).collect())
+            .unwrap_or_default()
+    }
+
+    /// Waits until no sequence is open; `false` if `patience` ran out first. The engine gives a sequence's pages back
+    /// after it has sent the last token.
+    #[must_use]
+    pub fn wait_ended(&self, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
+        let mut guard = self.state.lock();
+        while guard
+            .as_ref()
+            .is_some_and(|state| state.ledger.sequences().next().is_some())
+        {
+            if self.ended.wait_until(&mut guard, deadline).timed_out() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Forgets what the engine's own warm-up request left in the reports and counters.
+    pub(crate) fn forget_warm_up(&self) {
+        if let Some(state) = self.state.lock().as_mut() {
+            state.ended.clear();
+            state.counts = Counts::default();
+        }
+    }
+
+    /// Why the pool could not be opened, if that was the configuration's fault.
+    pub(crate) fn take_refusal(&self) -> Option<StartError> {
+        self.refused.lock().take()
+    }
+
+    fn opened(&self) -> Result<&Opened> {
+        self.opened
+            .get()
+            .ok_or_else(|| candle_core::Error::msg("the KV-cache pool has not been opened"))
+    }
+
+    /// Runs `f` on the state.
+    fn with_state<R>(&self, f: impl FnOnce(&mut State) -> Result<R>) -> Result<R> {
+        match self.state.lock().as_mut() {
+            Some(state) => f(state),
+            None => candle_core::bail!("the KV-cache pool has not been opened"),
+        }
+    }
+}
+
+impl Opened {
+    /// Tokens per KV head for a prompt of `prompt` tokens.
+    fn budget(&self, config: &CacheConfig, prompt: usize) -> usize {
+        config
+            .budget
+            .tokens(&self.geometry, prompt)
+            .max(self.needs.min_tokens)
+    }
+
+    fn demand(&self, config: &CacheConfig, tokens: usize) -> Demand {
+        Demand::new(&self.needs, self.budget(config, tokens))
+    }
+
+    /// Pages of a sequence that is `tokens` long when it is admitted.
+    fn pages(&self, config: &CacheConfig, tokens: usize) -> usize {
+        self.demand(config, tokens)
+            .pages(&self.geometry, tokens, config.pins.count_below(tokens))
+    }
+}
+
+impl State {
+    fn note_end(&mut self, report: SequenceReport) {
+        if report.cached_tokens == 0 {
+            return; // promised room, but preempted before its prompt was read
+        }
+        self.counts.overwrites += report.overwrites;
+        if self.ended.len() == REPORTS_KEPT {
+            self.ended.pop_front();
+        }
+        self.ended.push_back(report);
+    }
+}
+
+impl KvRuntime for Runtime {
+    fn open_pool(&self, spec: &PoolSpec) -> Result<Vec<(Tensor, Tensor)>> {
+        self.open(spec).map_err(|error| {
+            let text = error.to_string();
+            *self.refused.lock() = Some(error);
+            candle_core::Error::msg(text)
+        })
+    }
+
+    fn reset(&self) {
+        if let Some(state) = self.state.lock().as_mut() {
+            state.ledger.clear();
+            state.ended.clear();
+        }
+        self.ended.notify_all();
+    }
+
+    fn reserve(&self, seq: usize, tokens: usize) -> std::result::Result<(), Full> {
+        let (Some(opened), Some(state)) = (self.opened.get(), &mut *self.state.lock()) else {
+            return Err(Full {
+                wanted: tokens,
+                free: 0,
+            });
+        };
+        let seq = SeqId(seq);
+        let is_new = state.ledger.sequence(seq).is_err();
+        let demand = opened.demand(&self.config, tokens);
+        match state.ledger.reserve(seq, tokens, demand, &self.config.pins) {
+            Ok(()) => {
+                if is_new && state.ended.iter().any(|report| report.seq == seq) {
+                    state.counts.preemptions += 1;
+                    tracing::warn!(
+                        "sequence {seq} lost its cache to others and is read again from its text"
+                    );
+                }
+                state.counts.peak_sequences = state
+                    .counts
+                    .peak_sequences
+                    .max(state.ledger.sequences().count());
+                Ok(())
+            }
+            Err(kv_core::Full { wanted, free }) => {
+                state.counts.refusals += 1;
+                Err(Full { wanted, free })
+            }
+        }
+    }
+
+    fn refusal(&self, tokens: usize) -> String {
+        let (Some(opened), Some(stats)) = (self.opened.get(), self.stats()) else {
+            return "the KV-cache pool has not been opened".into();
+        };
+        format!(
+            "a prompt of {tokens} tokens needs {} pages under the policy {}, but the KV-cache pool has {}; make the pool \
+             larger (`--pa-context-len`, `--pa-memory-mb`) or the budget smaller",
+            opened.pages(&self.config, tokens),
+            self.config.policy,
+            stats.pool.total,
+        )
+    }
+
+    fn release(&self, seq: usize) {
+        if let Some(state) = self.state.lock().as_mut() {
+            if let Some(report) = state.ledger.release(SeqId(seq)) {
+                state.note_end(report);
+            }
+        }
+        self.ended.notify_all();
+    }
+
+    fn prompt(&self, call: &LayerCall<'_>) -> Result<()> {
+        let opened = self.opened()?;
+        self.with_state(|state| layer::prompt(&self.config, opened, state, call))
+    }
+
+    fn decode(&self, call: &LayerCall<'_>) -> Result<Tensor> {
+        let opened = self.opened()?;
+        self.with_state(|state| layer::decode(&self.config, opened, state, call))
+    }
+}

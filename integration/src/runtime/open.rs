@@ -1,0 +1,192 @@
+//! Opening the pool: everything that cannot be served is refused here, at start-up.
+use std::collections::VecDeque;
+
+use attention_kernels::{KvDtype, PageLayout, PageStore};
+use candle_core::{DType, Device, Tensor};
+use kv_core::{Bound, Cadence, ConfigError, Geometry, Ledger, Needs, Observation, Positions};
+use kv_hook::{LayerSpec, PoolSpec};
+
+use super::{Counts, Opened, Runtime, State};
+use crate::StartError;
+
+impl Runtime {
+    /// Checks the model and the policy, makes the pool, and returns what stands for each layer's cache.
+    pub(super) fn open(&self, spec: &PoolSpec) -> Result<Vec<(Tensor, Tensor)>, StartError> {
+        let (geometry, dtype) = geometry(spec)?;
+        let config = &self.config;
+        let policy = config.registry.build(
+            &config.policy,
+            config.fields.clone(),
+            &geometry,
+            config.budget,
+        )?;
+        let needs = policy.needs();
+        check_needs(&config.policy, &needs)?;
+        let pages = spec.blocks * geometry.heads();
+        let store = PageLayout::new(geometry.block, geometry.head_dim)
+            .and_then(|layout| PageStore::new(layout, dtype, pages))
+            .map_err(|e| StartError::Model(e.to_string()))?;
+        let caches = layer_names(spec)?;
+        let layers = caches
+            .iter()
+            .enumerate()
+            .map(|(layer, (key, _))| (key.id(), layer))
+            .collect();
+        let opened = Opened {
+            geometry,
+            policy,
+            needs,
+            layers,
+        };
+        self.check_room(&opened, pages)?;
+        let ledger = Ledger::new(geometry, pages);
+        tracing::info!(
+            "KV cache under {}: {pages} head pages of {} tokens ({} bytes each, {dtype}), budget {}. Prefix caching is off.",
+            config.policy,
+            geometry.block,
+            geometry.page_bytes(),
+            config.budget,
+        );
+        if self.opened.set(opened).is_err() {
+            return Err(StartError::Model(
+                "its cache was opened twice (is it loaded as a draft of another model?)".into(),
+            ));
+        }
+        *self.state.lock() = Some(State {
+            ledger,
+            store,
+            ended: VecDeque::new(),
+            counts: Counts::default(),
+        });
+        Ok(caches)
+    }
+
+    /// A bound that not even one sequence can be promised is a mistake in the budget.
+    fn check_room(&self, opened: &Opened, pages: usize) -> Result<(), StartError> {
+        let budget = self.config.budget;
+        let fixed = match opened.needs.bound {
+            Bound::Tokens(tokens) => Some(tokens),
+            _ => budget.fixed_tokens(&opened.geometry),
+        };
+        let Some(tokens) = fixed else { return Ok(()) };
+        let wanted = opened.pages(&self.config, 1);
+        if wanted <= pages {
+            return Ok(());
+        }
+        let most = pages / opened.geometry.heads() * opened.geometry.block;
+        Err(StartError::Config(ConfigError::Budget {
+            value: format!("{budget} ({tokens} tokens per KV head, {wanted} pages)"),
+            allowed: format!(
+                "at most {most} tokens per KV head, for the pool has {pages} pages; or make the pool larger \
+                 (`--pa-context-len`, `--pa-memory-mb`)"
+            ),
+        }))
+    }
+}
+
+/// The model's shape, if all its layers have the same one and it can be kept in head pages on this machine.
+fn geometry(spec: &PoolSpec) -> Result<(Geometry, KvDtype), StartError> {
+    let refuse = |reason: String| Err(StartError::Model(reason));
+    let Some(first) = spec.layers.first() else {
+        return refuse("it has no attention layers".into());
+    };
+    if spec.latent {
+        return refuse("its cache holds latent vectors (MLA), not keys and values".into());
+    }
+    for (index, layer) in spec.layers.iter().enumerate() {
+        check_layer(index, layer, first)?;
+    }
+    if first.kv_heads == 0 || spec.query_heads % first.kv_heads != 0 {
+        return refuse(format!(
+            "{} query heads do not divide among {} KV heads",
+            spec.query_heads, first.kv_heads
+        ));
+    }
+    let dtype = match spec.dtype {
+        DType::F32 => KvDtype::F32,
+        DType::F16 => KvDtype::F16,
+        other => {
+            return refuse(format!(
+                "its cache type is {other:?}, must be F32 or F16 on a CPU (`--dtype f32`)"
+            ));
+        }
+    };
+    let geometry = Geometry {
+        layers: spec.layers.len(),
+        kv_heads: first.kv_heads,
+        group: spec.query_heads / first.kv_heads,
+        head_dim: first.key_dim,
+        block: spec.block,
+        element_bytes: dtype.size_in_bytes(),
+        max_positions: spec.max_positions,
+    };
+    Ok((geometry, dtype))
+}
+
+fn check_layer(index: usize, layer: &LayerSpec, first: &LayerSpec) -> Result<(), StartError> {
+    let refuse = |reason: String| Err(StartError::Model(reason));
+    if !layer.own_cache {
+        return refuse(format!("layer {index} reads another layer's cache"));
+    }
+    if (layer.kv_heads, layer.key_dim, layer.value_dim)
+        != (first.kv_heads, first.key_dim, first.value_dim)
+    {
+        return refuse(format!(
+            "its layers differ: layer 0 has {} KV heads of {}+{} dimensions, layer {index} has {} of {}+{}",
+            first.kv_heads,
+            first.key_dim,
+            first.value_dim,
+            layer.kv_heads,
+            layer.key_dim,
+            layer.value_dim
+        ));
+    }
+    if layer.key_dim != layer.value_dim {
+        return refuse(format!(
+            "its keys have {} dimensions, its values {}",
+            layer.key_dim, layer.value_dim
+        ));
+    }
+    if !matches!(layer.device, Device::Cpu) {
+        return refuse(format!(
+            "layer {index} runs on {:?}; this version keeps compressed caches on the CPU",
+            layer.device.location()
+        ));
+    }
+    Ok(())
+}
+
+/// Refuses by name what this runtime does not supply.
+fn check_needs(policy: &str, needs: &Needs) -> Result<(), StartError> {
+    let unsupported = |need: String, offered: &str| {
+        Err(StartError::Config(ConfigError::Unsupported {
+            policy: policy.into(),
+            need,
+            offered: offered.into(),
+        }))
+    };
+    if needs.observation != Observation::None {
+        return unsupported(needs.observation.to_string(), "no observations yet");
+    }
+    if needs.cadence != Cadence::LayerPrefill {
+        return unsupported(
+            needs.cadence.to_string(),
+            "a plan after each layer's prompt",
+        );
+    }
+    if needs.positions != Positions::Original {
+        return unsupported("cache-relative positions".into(), "original positions");
+    }
+    Ok(())
+}
+
+/// A (key, value) pair per layer that the engine carries around: the pages are ours, so the tensors are one number each,
+/// and the key's id names the layer.
+fn layer_names(spec: &PoolSpec) -> Result<Vec<(Tensor, Tensor)>, StartError> {
+    let name = |layer: &LayerSpec| Tensor::zeros(1, spec.dtype, &layer.device);
+    spec.layers
+        .iter()
+        .map(|layer| Ok((name(layer)?, name(layer)?)))
+        .collect::<candle_core::Result<_>>()
+        .map_err(|e| StartError::Model(e.to_string()))
+}

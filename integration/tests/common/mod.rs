@@ -1,0 +1,121 @@
+//! What the engine tests share: where the model is, a recorder of logits, and a tiny random model.
+#![allow(dead_code, reason = "each test file uses a part")]
+
+pub mod tiny;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use candle_core::{DType, Tensor};
+use mistralrs_kv::{Answer, CacheConfig, Engine, EngineConfig, Prompt, Request};
+
+/// Which of the prepared models.
+#[derive(Debug, Clone, Copy)]
+pub enum Weights {
+    Q8,
+    F32,
+}
+
+/// The prepared SmolLM2.
+pub fn smollm(weights: Weights) -> PathBuf {
+    let file = match weights {
+        Weights::Q8 => "SmolLM2-135M-Instruct-Q8_0.gguf",
+        Weights::F32 => "SmolLM2-135M-Instruct-F32.gguf",
+    };
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../.headroom/models")
+        .join(file);
+    assert!(
+        path.exists(),
+        "{} is missing: run `cargo xtask setup` first",
+        path.display()
+    );
+    path
+}
+
+/// Three different prompts.
+pub const PROMPTS: [&str; 3] = [
+    "Why is the sky blue?",
+    "Name the capital of France and tell me one thing that the city is known for.",
+    "Explain what a cache is to somebody who has never used a computer.",
+];
+
+pub fn engine(model: PathBuf, cache: Option<CacheConfig>) -> EngineConfig {
+    EngineConfig {
+        cache,
+        ..EngineConfig::gguf(model)
+    }
+}
+
+pub async fn start(config: EngineConfig) -> Engine {
+    config
+        .start()
+        .await
+        .unwrap_or_else(|e| panic!("the engine starts: {e}"))
+}
+
+/// The logits of every step, and the tokens after them.
+#[derive(Debug, Clone, Default)]
+pub struct Steps {
+    pub logits: Vec<Vec<f32>>,
+    pub tokens: Vec<u32>,
+}
+
+fn argmax(row: &[f32]) -> u32 {
+    let best = (0..row.len())
+        .max_by(|&a, &b| row[a].total_cmp(&row[b]).then(b.cmp(&a)))
+        .expect("some logits");
+    u32::try_from(best).expect("a token")
+}
+
+/// Generates `tokens` tokens and records every step's logits. With `forced`, the model is made to say those tokens.
+pub async fn record(
+    engine: &Engine,
+    prompt: Prompt,
+    tokens: usize,
+    forced: Option<Vec<u32>>,
+) -> (Answer, Steps) {
+    let steps = Arc::new(Mutex::new(Steps::default()));
+    let seen = steps.clone();
+    let request = Request::greedy(prompt, tokens).with_logits(move |logits: &Tensor, _: &[u32]| {
+        let row: Vec<f32> = logits.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
+        let mut steps = seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let token = forced
+            .as_ref()
+            .map_or_else(|| argmax(&row), |tokens| tokens[steps.tokens.len()]);
+        let mut only = vec![f32::NEG_INFINITY; row.len()];
+        only[token as usize] = 0.0;
+        steps.logits.push(row);
+        steps.tokens.push(token);
+        Tensor::from_vec(only, logits.shape(), logits.device())
+    });
+    let answer = engine
+        .generate(request)
+        .await
+        .unwrap_or_else(|e| panic!("the engine answers: {e:#}"));
+    let steps = steps.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    (answer, steps)
+}
+
+/// The two largest logits and the gap between them.
+pub fn top_two(row: &[f32]) -> (u32, f32) {
+    let best = argmax(row);
+    let second = row
+        .iter()
+        .enumerate()
+        .filter(|&(i, _)| i != best as usize)
+        .map(|(_, &x)| x)
+        .fold(f32::NEG_INFINITY, f32::max);
+    (best, row[best as usize] - second)
+}
+
+/// The largest difference between two rows of logits.
+pub fn distance(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len(), "rows of equal length");
+    a.iter()
+        .zip(b)
+        .map(|(a, b)| (a - b).abs())
+        .fold(0.0, f32::max)
+}

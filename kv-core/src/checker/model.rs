@@ -1,0 +1,121 @@
+//! What a head should hold, worked out the slow way: every token in a list, oldest first, and no slots.
+use crate::{Bound, Demand, Geometry, Growth, Position};
+
+/// A token that a head holds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Token {
+    pub(super) position: Position,
+    /// What stands for its bytes.
+    pub(super) payload: u64,
+    pub(super) score: f32,
+    pub(super) pinned: bool,
+}
+
+/// A head's tokens and its rule of growth.
+#[derive(Debug, Clone, Default)]
+pub(super) struct HeadModel {
+    tokens: Vec<Token>,
+    growth: Growth,
+    /// Tokens that the rule counts, when the plan was made.
+    planned: usize,
+}
+
+impl HeadModel {
+    pub(super) fn planned(mut tokens: Vec<Token>, growth: Growth) -> Self {
+        tokens.sort_by_key(|token| token.position);
+        let mut model = Self { tokens, growth, planned: 0 };
+        model.planned = model.counted().count();
+        model
+    }
+
+    pub(super) fn tokens(&self) -> &[Token] {
+        &self.tokens
+    }
+
+    pub(super) fn find(&self, position: Position) -> Option<&Token> {
+        self.tokens.iter().find(|token| token.position == position)
+    }
+
+    pub(super) fn find_mut(&mut self, position: Position) -> Option<&mut Token> {
+        self.tokens.iter_mut().find(|token| token.position == position)
+    }
+
+    /// Tokens that may have to go for others, oldest first: not pinned, and behind the sinks.
+    fn counted(&self) -> impl Iterator<Item = &Token> {
+        let sinks = match self.growth {
+            Growth::Ring { sinks, .. } => sinks,
+            _ => 0,
+        };
+        self.tokens.iter().skip(sinks).filter(|token| !token.pinned)
+    }
+
+    /// Who leaves when a token comes that is not pinned.
+    fn leaver(&self) -> Option<Position> {
+        let limit = match self.growth {
+            Growth::Append => return None,
+            Growth::Ring { recent, .. } => recent,
+            Growth::EvictLowest { limit, .. } => limit,
+        };
+        // The newcomer is always one of those that stay, and a plan may have kept more than the rule would.
+        if self.counted().count() < limit.max(self.planned).max(1) {
+            return None;
+        }
+        let Growth::EvictLowest { limit, recent } = self.growth else {
+            return self.counted().next().map(|token| token.position);
+        };
+        let protected = recent.min(limit.max(1) - 1);
+        let newest = &self.tokens[self.tokens.len() - protected.min(self.tokens.len())..];
+        let is_newest = |token: &&Token| newest.iter().any(|other| other.position == token.position);
+        let mut others: Vec<&Token> = self.counted().filter(|token| !is_newest(token)).collect();
+        // Worst first: the lowest score, and of equal ones the latest.
+        let score = |token: &Token| if token.score.is_nan() { f32::NEG_INFINITY } else { token.score };
+        others.sort_by_key(|token| std::cmp::Reverse(token.position));
+        others.sort_by(|a, b| score(a).partial_cmp(&score(b)).unwrap_or(std::cmp::Ordering::Equal));
+        others.first().map(|token| token.position)
+    }
+
+    /// Whether the head will be one token longer for a newcomer.
+    pub(super) fn will_grow(&self, pinned: bool) -> bool {
+        pinned || self.leaver().is_none()
+    }
+
+    /// Takes a newcomer in, and says whether another token left for it.
+    pub(super) fn arrive(&mut self, newcomer: Token) -> bool {
+        let leaver = if newcomer.pinned { None } else { self.leaver() };
+        self.tokens.retain(|token| Some(token.position) != leaver);
+        self.tokens.push(newcomer);
+        leaver.is_some()
+    }
+
+    pub(super) fn pages(&self, block: usize) -> usize {
+        pages(self.tokens.len(), block)
+    }
+}
+
+/// Pages for `tokens`: the full ones, and one that is begun.
+pub(super) fn pages(tokens: usize, block: usize) -> usize {
+    tokens / block + usize::from(!tokens.is_multiple_of(block))
+}
+
+/// The most pages that a sequence under a demand can come to hold.
+pub(super) fn demanded(demand: &Demand, geometry: &Geometry, tokens: usize, pinned: usize) -> usize {
+    let longest = tokens.max(geometry.max_positions);
+    let even = |held: usize| geometry.layers * geometry.kv_heads * pages(held, geometry.block);
+    match demand.bound {
+        Bound::Everything => even(tokens),
+        Bound::Tokens(limit) => even(longest.min(limit.saturating_add(pinned))),
+        Bound::Budget if demand.budget == usize::MAX => even(tokens),
+        Bound::Budget if !demand.ragged => even(longest.min(demand.budget.saturating_add(pinned))),
+        Bound::Budget => {
+            // The worst split gives every head one token, which begins a page; after that it takes B more tokens in one
+            // head to begin another.
+            let mut left = geometry.kv_heads * longest.min(demand.budget.saturating_add(pinned));
+            let mut layer = 0;
+            for _ in 0..geometry.kv_heads {
+                layer += left.min(1);
+                left -= left.min(1);
+            }
+            geometry.layers * (layer + left / geometry.block)
+        }
+    }
+}

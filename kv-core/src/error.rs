@@ -1,0 +1,99 @@
+//! What can go wrong: a user's configuration, or the pool running out.
+use std::fmt;
+
+use crate::{Full, SeqId};
+
+/// Why a policy could not be built for a model. Always the user's to mend, always found at start-up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// No policy is registered under this name.
+    UnknownPolicy {
+        /// The name asked for.
+        name: String,
+        /// Every registered name, sorted.
+        known: Vec<&'static str>,
+    },
+    /// The configuration does not describe this policy: an unknown field, a wrong type.
+    Malformed {
+        /// The policy's name.
+        policy: &'static str,
+        /// What the deserialiser said; it names the field and what was expected.
+        reason: String,
+    },
+    /// A field is well formed but out of range, or does not fit the model or the budget.
+    OutOfRange {
+        /// The policy's name.
+        policy: &'static str,
+        /// The field.
+        field: &'static str,
+        /// The value given.
+        value: String,
+        /// What is allowed, in words that follow "must be".
+        allowed: String,
+    },
+    /// The budget fits no cache of this model.
+    Budget {
+        /// The budget given.
+        value: String,
+        /// What is allowed, in words that follow "must be".
+        allowed: String,
+    },
+    /// The policy asks for something that this host cannot supply.
+    Unsupported {
+        /// The policy's name.
+        policy: String,
+        /// What it asks for.
+        need: String,
+        /// What the host offers.
+        offered: String,
+    },
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownPolicy { name, known } => {
+                write!(f, "no policy is called `{name}`; known are {}", known.join(", "))
+            }
+            Self::Malformed { policy, reason } => write!(f, "policy {policy}: {reason}"),
+            Self::OutOfRange { policy, field, value, allowed } => {
+                write!(f, "policy {policy}: `{field}` is {value}, must be {allowed}")
+            }
+            Self::Budget { value, allowed } => write!(f, "`budget` is {value}, must be {allowed}"),
+            Self::Unsupported { policy, need, offered } => {
+                write!(f, "policy {policy} needs {need}, but this host offers {offered}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// Why the ledger refused. Values, never panics: a host may meet them at run time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CacheError {
+    /// The pool has no room now.
+    #[error(transparent)]
+    Full(#[from] Full),
+    /// No sequence is open under this id.
+    #[error("sequence {0} is not open")]
+    UnknownSequence(SeqId),
+    /// A plan or a token names a layer that the model does not have.
+    #[error("layer {layer} of a model with {layers}")]
+    UnknownLayer {
+        /// The layer named.
+        layer: usize,
+        /// Layers of the model.
+        layers: usize,
+    },
+    /// A prompt was written into heads that hold tokens already.
+    #[error("layer {layer} of sequence {seq} holds tokens already; a prompt must come first")]
+    NotEmpty {
+        /// The sequence.
+        seq: SeqId,
+        /// The layer.
+        layer: usize,
+    },
+}

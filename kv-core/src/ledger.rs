@@ -1,0 +1,356 @@
+//! All sequences of one engine: what each head holds, and what each sequence was promised.
+use std::collections::HashMap;
+
+use crate::{
+    Bound, CacheError, Geometry, HeadTable, Kept, Needs, Page, PageId, PagePool, Pins, Place, Position, Reservation,
+    SeqId, Slot, pool::Full,
+};
+
+/// Where a token is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Address {
+    /// The physical page.
+    pub page: PageId,
+    /// The place in it, `0..B`.
+    pub offset: usize,
+}
+
+/// What a sequence may hold: the policy's bound, with the budget in tokens per KV head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Demand {
+    /// The policy's bound.
+    pub bound: Bound,
+    /// Whether heads may hold different numbers of tokens.
+    pub ragged: bool,
+    /// Tokens per KV head, as an average; `usize::MAX` for no limit.
+    pub budget: usize,
+}
+
+impl Demand {
+    /// The demand of a policy under a budget of so many tokens per KV head.
+    #[must_use]
+    pub const fn new(needs: &Needs, budget: usize) -> Self {
+        Self { bound: needs.bound, ragged: needs.ragged, budget }
+    }
+
+    /// Pages that a sequence of `tokens` tokens, `pinned` of them pinned, needs now and for as long as its heads stay
+    /// within the bound: a bounded cache is promised its bound at once, so that it never has to be preempted; an
+    /// unbounded one is promised what its length needs.
+    #[must_use]
+    pub fn pages(&self, geometry: &Geometry, tokens: usize, pinned: usize) -> usize {
+        let limit = match self.bound {
+            Bound::Everything => tokens,
+            Bound::Budget if self.budget == usize::MAX => tokens,
+            Bound::Budget => self.budget.saturating_add(pinned).min(geometry.max_positions.max(tokens)),
+            Bound::Tokens(limit) => limit.saturating_add(pinned).min(geometry.max_positions.max(tokens)),
+        };
+        if self.ragged && self.bound == Bound::Budget && self.budget != usize::MAX {
+            // Whatever the split, a layer holds H * limit tokens: a page begun in every head, then one for each B tokens.
+            let heads = geometry.kv_heads;
+            return geometry.layers * (heads * limit.min(1) + heads * limit.saturating_sub(1) / geometry.block);
+        }
+        geometry.full_pages(limit)
+    }
+}
+
+/// One sequence's cache.
+#[derive(Debug)]
+pub struct Sequence {
+    heads: Vec<HeadTable>,
+    reservation: Reservation,
+    demand: Demand,
+    pins: Pins,
+    prompt: usize,
+    /// Tokens that any head has seen.
+    seen: usize,
+    pages_peak: usize,
+    overwrites: u64,
+}
+
+impl Sequence {
+    /// Pages held by all heads.
+    #[must_use]
+    pub fn pages_held(&self) -> usize {
+        self.heads.iter().map(|head| head.pages().len()).sum()
+    }
+
+    /// Pages promised and not taken.
+    #[must_use]
+    pub const fn credit(&self) -> usize {
+        self.reservation.credit()
+    }
+
+    /// Tokens of the prompt.
+    #[must_use]
+    pub const fn prompt(&self) -> usize {
+        self.prompt
+    }
+
+    /// What was promised to it.
+    #[must_use]
+    pub const fn demand(&self) -> Demand {
+        self.demand
+    }
+
+    /// Pinned positions.
+    #[must_use]
+    pub const fn pins(&self) -> &Pins {
+        &self.pins
+    }
+
+    /// All heads, layer by layer, `[L * H]`.
+    #[must_use]
+    pub fn heads(&self) -> &[HeadTable] {
+        &self.heads
+    }
+
+    fn report(&self, geometry: &Geometry, seq: SeqId) -> SequenceReport {
+        let kept = self.heads.chunks(geometry.kv_heads).map(|layer| layer.iter().map(HeadTable::len).collect()).collect();
+        SequenceReport {
+            seq,
+            prompt_tokens: self.prompt,
+            cached_tokens: self.seen,
+            pages_held: self.pages_held(),
+            pages_held_peak: self.pages_peak,
+            pages_full: geometry.full_pages(self.seen),
+            overwrites: self.overwrites,
+            kept,
+        }
+    }
+}
+
+/// What a sequence holds, or held when it ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SequenceReport {
+    /// Which sequence.
+    pub seq: SeqId,
+    /// Tokens of the prompt.
+    pub prompt_tokens: usize,
+    /// Tokens that went through the cache: the prompt and every generated token that was fed back.
+    pub cached_tokens: usize,
+    /// Pages held by all heads.
+    pub pages_held: usize,
+    /// Most pages held at once.
+    pub pages_held_peak: usize,
+    /// Pages that a full cache of `cached_tokens` holds.
+    pub pages_full: usize,
+    /// Tokens that took the slot of another.
+    pub overwrites: u64,
+    /// Tokens held, `[L][H]`.
+    pub kept: Vec<Vec<usize>>,
+}
+
+/// The sequences of one engine over one pool.
+#[derive(Debug)]
+pub struct Ledger {
+    geometry: Geometry,
+    pool: PagePool,
+    sequences: HashMap<SeqId, Sequence>,
+}
+
+impl Ledger {
+    /// An empty ledger over a pool of `pages` pages.
+    #[must_use]
+    pub fn new(geometry: Geometry, pages: usize) -> Self {
+        Self { geometry, pool: PagePool::new(pages), sequences: HashMap::new() }
+    }
+
+    /// The model's shape.
+    #[must_use]
+    pub const fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// The pages.
+    #[must_use]
+    pub const fn pool(&self) -> &PagePool {
+        &self.pool
+    }
+
+    /// All open sequences, in no particular order.
+    pub fn sequences(&self) -> impl Iterator<Item = (SeqId, &Sequence)> {
+        self.sequences.iter().map(|(&id, sequence)| (id, sequence))
+    }
+
+    /// An open sequence.
+    ///
+    /// # Errors
+    ///
+    /// [`CacheError::UnknownSequence`].
+    pub fn sequence(&self, seq: SeqId) -> Result<&Sequence, CacheError> {
+        self.sequences.get(&seq).ok_or(CacheError::UnknownSequence(seq))
+    }
+
+    /// One head of an open sequence.
+    ///
+    /// # Errors
+    ///
+    /// [`CacheError::UnknownSequence`].
+    ///
+    /// # Panics
+    ///
+    /// If the model has no such layer or head.
+    pub fn head(&self, seq: SeqId, layer: usize, head: usize) -> Result<&HeadTable, CacheError> {
+        Ok(&self.sequence(seq)?.heads[self.geometry.head_index(layer, head)])
+    }
+
+    /// Promises a sequence the pages that it needs to be `tokens` long, opening it if it is new. `demand` and `pins`
+    /// are those of its first call; a promise only grows.
+    ///
+    /// # Errors
+    ///
+    /// [`Full`] if the pool cannot promise that much; nothing has changed then, and a new sequence is not open.
+    pub fn reserve(&mut self, seq: SeqId, tokens: usize, demand: Demand, pins: &Pins) -> Result<(), Full> {
+        if let Some(sequence) = self.sequences.get_mut(&seq) {
+            let pinned = sequence.pins.count_below(tokens);
+            let wanted = sequence.demand.pages(&self.geometry, tokens, pinned);
+            let missing = wanted.saturating_sub(sequence.pages_held() + sequence.credit());
+            return sequence.reservation.grow(missing);
+        }
+        let mut reservation = self.pool.reservation();
+        reservation.grow(demand.pages(&self.geometry, tokens, pins.count_below(tokens)))?;
+        let heads = (0..self.geometry.heads()).map(|_| HeadTable::new(self.geometry.block)).collect();
+        let sequence = Sequence {
+            heads,
+            reservation,
+            demand,
+            pins: pins.clone(),
+            prompt: 0,
+            seen: 0,
+            pages_peak: 0,
+            overwrites: 0,
+        };
+        self.sequences.insert(seq, sequence);
+        Ok(())
+    }
+
+    /// Enters what a layer keeps of a prompt of `prompt` tokens, and says where each kept token is written: for each
+    /// head, one address per kept slot, in the same order.
+    ///
+    /// # Errors
+    ///
+    /// [`CacheError`], and nothing has changed then; [`CacheError::Full`] only if the plan keeps more than the policy's
+    /// bound promised.
+    ///
+    /// # Panics
+    ///
+    /// If the plan has another number of heads than the model.
+    pub fn write_prompt(
+        &mut self,
+        seq: SeqId,
+        layer: usize,
+        prompt: usize,
+        kept: &Kept,
+    ) -> Result<Vec<Vec<Address>>, CacheError> {
+        let Geometry { layers, kv_heads, .. } = self.geometry;
+        if layer >= layers {
+            return Err(CacheError::UnknownLayer { layer, layers });
+        }
+        assert_eq!(kept.slots.len(), kv_heads, "one list of slots for each head");
+        assert_eq!(kept.growth.len(), kv_heads, "one growth for each head");
+        let sequence = self.sequences.get_mut(&seq).ok_or(CacheError::UnknownSequence(seq))?;
+        let tables = &mut sequence.heads[layer * kv_heads..(layer + 1) * kv_heads];
+        if tables.iter().any(|table| !table.is_empty()) {
+            return Err(CacheError::NotEmpty { seq, layer });
+        }
+        let pages = kept.slots.iter().map(|slots| self.geometry.head_pages(slots.len())).sum();
+        sequence.reservation.ensure(pages)?;
+        let mut addresses = Vec::with_capacity(kv_heads);
+        for ((table, slots), &growth) in tables.iter_mut().zip(&kept.slots).zip(&kept.growth) {
+            let mut head = Vec::with_capacity(slots.len());
+            for &position in slots {
+                let slot = table.push(Position(position), &sequence.pins, &mut sequence.reservation)?;
+                head.push(address(table, slot));
+            }
+            table.set_growth(growth);
+            addresses.push(head);
+        }
+        sequence.prompt = prompt;
+        sequence.note(prompt);
+        Ok(addresses)
+    }
+
+    /// Enters the token at `position` into every head of a layer, and says where each head's copy is written, `[H]`.
+    ///
+    /// # Errors
+    ///
+    /// [`CacheError`], and nothing has changed then, so that the layer's token can be entered later;
+    /// [`CacheError::Full`] only if nothing was reserved for the token.
+    pub fn append(&mut self, seq: SeqId, layer: usize, position: Position) -> Result<Vec<Address>, CacheError> {
+        let Geometry { layers, kv_heads, .. } = self.geometry;
+        if layer >= layers {
+            return Err(CacheError::UnknownLayer { layer, layers });
+        }
+        let sequence = self.sequences.get_mut(&seq).ok_or(CacheError::UnknownSequence(seq))?;
+        let tables = &mut sequence.heads[layer * kv_heads..(layer + 1) * kv_heads];
+        let places: Vec<Place> = tables.iter().map(|table| table.place_of(position, &sequence.pins)).collect();
+        let needs_page = |(table, place): &(&HeadTable, &Place)| **place == Place::Append && table.is_packed();
+        sequence.reservation.ensure(tables.iter().map(|table| &*table).zip(&places).filter(needs_page).count())?;
+        let mut addresses = Vec::with_capacity(kv_heads);
+        for (table, place) in tables.iter_mut().zip(places) {
+            let slot = table.insert(position, place, &sequence.pins, &mut sequence.reservation)?;
+            sequence.overwrites += u64::from(matches!(place, Place::Overwrite(_)));
+            addresses.push(address(table, slot));
+        }
+        sequence.note(position.index() + 1);
+        Ok(addresses)
+    }
+
+    /// The scores of one head, by slot, to add what was observed.
+    ///
+    /// # Errors
+    ///
+    /// [`CacheError::UnknownSequence`].
+    ///
+    /// # Panics
+    ///
+    /// If the model has no such layer or head.
+    pub fn scores_mut(&mut self, seq: SeqId, layer: usize, head: usize) -> Result<&mut [f32], CacheError> {
+        let index = self.geometry.head_index(layer, head);
+        let sequence = self.sequences.get_mut(&seq).ok_or(CacheError::UnknownSequence(seq))?;
+        Ok(sequence.heads[index].scores_mut())
+    }
+
+    /// What a sequence holds now.
+    ///
+    /// # Errors
+    ///
+    /// [`CacheError::UnknownSequence`].
+    pub fn report(&self, seq: SeqId) -> Result<SequenceReport, CacheError> {
+        Ok(self.sequence(seq)?.report(&self.geometry, seq))
+    }
+
+    /// Closes a sequence: its pages and promises go back at once. Returns what it held, or `None` if it was not open.
+    pub fn release(&mut self, seq: SeqId) -> Option<SequenceReport> {
+        let sequence = self.sequences.remove(&seq)?;
+        let report = sequence.report(&self.geometry, seq);
+        let Sequence { heads, reservation, .. } = sequence;
+        let owned = heads.into_iter().flat_map(HeadTable::into_pages).filter_map(|page| match page {
+            Page::Owned(page) => Some(page),
+            Page::Shared(page) => page.try_own().ok(),
+        });
+        self.pool.give_back(owned);
+        drop(reservation);
+        Some(report)
+    }
+
+    /// Closes every sequence.
+    pub fn clear(&mut self) {
+        let open: Vec<SeqId> = self.sequences.keys().copied().collect();
+        for seq in open {
+            self.release(seq);
+        }
+    }
+}
+
+fn address(table: &HeadTable, slot: Slot) -> Address {
+    let (page, offset) = table.address(slot);
+    Address { page, offset }
+}
+
+impl Sequence {
+    fn note(&mut self, seen: usize) {
+        self.seen = self.seen.max(seen);
+        self.pages_peak = self.pages_peak.max(self.pages_held());
+    }
+}

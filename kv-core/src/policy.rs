@@ -1,0 +1,190 @@
+//! What a method must say, and nothing else.
+use std::fmt;
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::{Budget, ConfigError, Geometry, KeepPlan, LayerView};
+
+/// Chooses which tokens the heads of a layer keep.
+///
+/// A policy is a pure function of its configuration and the view: it owns no tensor, holds no lock and keeps no state
+/// between calls. What has to last between calls belongs to the slot, and the host carries it.
+pub trait Policy: fmt::Debug + Send + Sync {
+    /// What the host must observe, when to ask, and how much will be kept at most.
+    fn needs(&self) -> Needs;
+
+    /// Says what stays of one layer of one sequence. `keep` starts as "everything" and can only be narrowed.
+    fn plan(&self, view: &LayerView<'_>, keep: &mut KeepPlan);
+}
+
+/// A policy's configuration, as a user writes it. Derive the serde traits with `#[serde(deny_unknown_fields, default)]`.
+pub trait PolicyConfig: Default + Serialize + DeserializeOwned {
+    /// The name users write, in kebab case: also the crate's folder, the cargo feature and the docs page.
+    const NAME: &'static str;
+    /// One sentence for `mistralrs-kv policies`.
+    const SUMMARY: &'static str;
+    /// What this builds.
+    type Policy: Policy + 'static;
+
+    /// Checks the configuration against a model and a budget, and builds the policy.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::OutOfRange`], which names the field, its value and what is allowed.
+    fn bind(self, geometry: &Geometry, budget: Budget) -> Result<Self::Policy, ConfigError>;
+}
+
+/// What a policy asks of its host. An observation that is not named here costs nothing, and reading it is a panic.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Needs {
+    /// What to observe.
+    pub observation: Observation,
+    /// How observed attention is brought to one number per slot.
+    pub reduction: Reduction,
+    /// Whether the heads of a layer may hold different numbers of tokens.
+    pub ragged: bool,
+    /// The most that a head will hold, for admission.
+    pub bound: Bound,
+    /// When to ask for a plan.
+    pub cadence: Cadence,
+    /// At which positions attention sees the cached keys.
+    pub positions: Positions,
+    /// Fewest tokens per head with which the method makes sense; a budget that comes out smaller is raised to it.
+    pub min_tokens: usize,
+}
+
+impl Needs {
+    /// Positions only, equal heads, bounded by the budget, asked once after a layer's prompt.
+    pub const NONE: Self = Self {
+        observation: Observation::None,
+        reduction: Reduction::MEAN,
+        ragged: false,
+        bound: Bound::Budget,
+        cadence: Cadence::LayerPrefill,
+        positions: Positions::Original,
+        min_tokens: 1,
+    };
+}
+
+/// What the host must measure. Scores are `[H, T]`, `f32`, "higher keeps".
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Observation {
+    /// Nothing: positions are enough.
+    None,
+    /// Attention of the last `queries` prompt queries.
+    Window {
+        /// How many queries.
+        queries: usize,
+    },
+    /// Attention accumulated over all prompt queries.
+    Accumulated,
+    /// The attention row of every decode step, added to the slots, after [`Observation::Accumulated`] on the prompt.
+    Rows,
+    /// Euclidean norms of the keys.
+    KeyNorms,
+    /// The keys themselves.
+    Keys,
+    /// The values themselves.
+    Values,
+}
+
+impl fmt::Display for Observation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("no observation"),
+            Self::Window { queries } => write!(f, "the attention of the last {queries} prompt queries"),
+            Self::Accumulated => f.write_str("the attention accumulated over the prompt"),
+            Self::Rows => f.write_str("the attention row of every decode step"),
+            Self::KeyNorms => f.write_str("key norms"),
+            Self::Keys => f.write_str("keys"),
+            Self::Values => f.write_str("values"),
+        }
+    }
+}
+
+/// From attention of every query head and query to one number per slot: over queries, then over the group, then pooled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reduction {
+    /// Over queries.
+    pub queries: Reduce,
+    /// Over the `G` query heads of a KV head.
+    pub group: Reduce,
+    /// Along the text.
+    pub pool: Pool,
+}
+
+impl Reduction {
+    /// Means, no pooling.
+    pub const MEAN: Self = Self { queries: Reduce::Mean, group: Reduce::Mean, pool: Pool::None };
+}
+
+/// How several numbers become one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reduce {
+    /// Their mean.
+    Mean,
+    /// Their sum.
+    Sum,
+    /// The largest.
+    Max,
+}
+
+/// One-dimensional pooling along the text, stride 1, zero padding, odd width.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pool {
+    /// None.
+    None,
+    /// Mean of this many neighbours.
+    Average(usize),
+    /// Largest of this many neighbours.
+    Max(usize),
+}
+
+/// The most that a head holds, as a function of the prompt's length and the budget. Pins come on top.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Bound {
+    /// Everything, growing with the text.
+    Everything,
+    /// The budget, as an average over the heads of a layer.
+    Budget,
+    /// So many tokens in every head.
+    Tokens(usize),
+}
+
+/// When a policy is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Cadence {
+    /// Once per layer, when its prompt attention is done.
+    LayerPrefill,
+    /// Once, when the prompt attention of all layers is done.
+    Prefill,
+    /// Whenever a head fills a page.
+    PageFull,
+    /// Every so many decode steps.
+    Steps(usize),
+}
+
+impl fmt::Display for Cadence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::LayerPrefill => f.write_str("a plan after each layer's prompt"),
+            Self::Prefill => f.write_str("a plan after all layers' prompts"),
+            Self::PageFull => f.write_str("a plan whenever a page is full"),
+            Self::Steps(steps) => write!(f, "a plan every {steps} decode steps"),
+        }
+    }
+}
+
+/// At which positions attention sees the cached keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Positions {
+    /// Where they stood in the text.
+    Original,
+    /// Where they stand in the cache, as in the `StreamingLLM` paper.
+    CacheRelative,
+}

@@ -1,0 +1,97 @@
+//! Policies by name.
+use std::{collections::BTreeMap, fmt};
+
+use serde_json::{Map, Value};
+
+use crate::{Budget, ConfigError, Geometry, Policy, PolicyConfig};
+
+type Build = fn(Value, &Geometry, Budget) -> Result<Box<dyn Policy>, ConfigError>;
+
+/// What `mistralrs-kv policies` shows of a policy.
+#[derive(Debug, Clone)]
+pub struct Description {
+    /// Its name.
+    pub name: &'static str,
+    /// One sentence.
+    pub summary: &'static str,
+    /// Its fields with their defaults.
+    pub defaults: Map<String, Value>,
+}
+
+struct Entry {
+    summary: &'static str,
+    defaults: fn() -> Map<String, Value>,
+    build: Build,
+}
+
+/// Builds policies from a name, a table of fields and a budget.
+#[derive(Default)]
+pub struct Registry {
+    entries: BTreeMap<&'static str, Entry>,
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.entries.keys()).finish()
+    }
+}
+
+impl Registry {
+    /// Adds a policy under its [`PolicyConfig::NAME`]; a policy of that name that was added before is replaced.
+    pub fn add<C: PolicyConfig>(&mut self) -> &mut Self {
+        let entry = Entry { summary: C::SUMMARY, defaults: defaults::<C>, build: build::<C> };
+        self.entries.insert(C::NAME, entry);
+        self
+    }
+
+    /// Every name, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> + '_ {
+        self.entries.keys().copied()
+    }
+
+    /// Every policy with its fields and defaults, sorted by name.
+    pub fn describe(&self) -> impl Iterator<Item = Description> + '_ {
+        self.entries.iter().map(|(&name, entry)| Description {
+            name,
+            summary: entry.summary,
+            defaults: (entry.defaults)(),
+        })
+    }
+
+    /// Checks a configuration against a model and a budget, and builds the policy.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`], which names what is wrong and what is allowed.
+    pub fn build(
+        &self,
+        name: &str,
+        config: Map<String, Value>,
+        geometry: &Geometry,
+        budget: Budget,
+    ) -> Result<Box<dyn Policy>, ConfigError> {
+        let entry = self.entries.get(name).ok_or_else(|| ConfigError::UnknownPolicy {
+            name: name.to_owned(),
+            known: self.names().collect(),
+        })?;
+        budget.check(geometry)?;
+        (entry.build)(Value::Object(config), geometry, budget)
+    }
+}
+
+fn defaults<C: PolicyConfig>() -> Map<String, Value> {
+    match serde_json::to_value(C::default()) {
+        Ok(Value::Object(fields)) => fields,
+        _ => Map::new(),
+    }
+}
+
+fn build<C: PolicyConfig>(
+    config: Value,
+    geometry: &Geometry,
+    budget: Budget,
+) -> Result<Box<dyn Policy>, ConfigError> {
+    let config: C = serde_json::from_value(config)
+        .map_err(|e| ConfigError::Malformed { policy: C::NAME, reason: e.to_string() })?;
+    Ok(Box::new(config.bind(geometry, budget)?))
+}
