@@ -1,4 +1,9 @@
 //! What a request's cache held, for people and programs.
+use std::{
+    io::{self, Write},
+    path::Path,
+};
+
 use kv_core::{Geometry, SequenceReport};
 use serde::{Deserialize, Serialize};
 
@@ -59,6 +64,23 @@ impl Report {
             bytes_full: pages_full * geometry.page_bytes(),
             kept,
         }
+    }
+
+    /// Writes the report to a JSON file, as a whole or not at all.
+    ///
+    /// # Errors
+    ///
+    /// What the system says of the file or its folder.
+    pub fn save(&self, path: &Path) -> io::Result<()> {
+        let folder = path
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
+        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        serde_json::to_writer_pretty(&mut file, self)?;
+        file.write_all(b"\n")?;
+        file.persist(path)?;
+        Ok(())
     }
 
     /// One line for people: pages and bytes held against full.

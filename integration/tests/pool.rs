@@ -39,10 +39,7 @@ fn assert_whole(engine: &Engine) {
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_stay_constant_over_600_tokens_and_all_come_back() {
     const BUDGET: usize = 128;
-    let config = EngineConfig {
-        ignore_eos: true,
-        ..engine(smollm(Weights::Q8), streaming(BUDGET))
-    };
+    let config = engine(smollm(Weights::Q8), streaming(BUDGET));
     let engine = start(config).await;
     let runtime = engine.runtime().expect("a policy").clone();
     let geometry = runtime.geometry().expect("the pool is open");
@@ -151,7 +148,6 @@ async fn two_hundred_cancelled_requests_leave_the_pool_whole() {
     let model = folder.path().join("tiny.gguf");
     tiny::write(&model, seed);
     let config = EngineConfig {
-        ignore_eos: true,
         max_seqs: 8,
         ..engine(model, streaming(40))
     };
@@ -220,7 +216,6 @@ async fn a_full_pool_makes_requests_wait_and_a_hopeless_one_is_told_why() {
     // One MiB: 2,048 tokens in each of the four heads.
     let config = EngineConfig {
         pool: Some(PoolSize::MemoryMb(1)),
-        ignore_eos: true,
         ..engine(model, Some(CacheConfig::new("keep-all")))
     };
     let engine = Arc::new(start(config).await);

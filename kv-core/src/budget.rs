@@ -33,11 +33,18 @@ pub enum Budget {
 
 /// The text does not describe a budget.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`budget` is `{0}`, must be tokens per KV head from 1 (`256`), a share of the prompt above 0% and at most 100% \
-         (`25%`), bytes per sequence (`64MiB`) or `full`")]
+#[error(
+    "`budget` is `{0}`, must be tokens per KV head from 1 (`256`), a share of the prompt above 0% and at most 100% \
+         (`25%`), bytes per sequence (`64MiB`) or `full`"
+)]
 pub struct ParseBudgetError(String);
 
-const UNITS: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
+const UNITS: [(&str, u64); 4] = [
+    ("GiB", 1 << 30),
+    ("MiB", 1 << 20),
+    ("KiB", 1 << 10),
+    ("B", 1),
+];
 
 impl FromStr for Budget {
     type Err = ParseBudgetError;
@@ -50,7 +57,11 @@ impl FromStr for Budget {
         }
         if let Some(percent) = trimmed.strip_suffix('%') {
             let share = percent.trim().parse::<f64>().map_err(|_| refuse())? / 100.0;
-            return if share > 0.0 && share <= 1.0 { Ok(Self::Ratio(share)) } else { Err(refuse()) };
+            return if share > 0.0 && share <= 1.0 {
+                Ok(Self::Ratio(share))
+            } else {
+                Err(refuse())
+            };
         }
         for (unit, size) in UNITS {
             if let Some(amount) = trimmed.strip_suffix(unit) {
@@ -84,7 +95,10 @@ impl fmt::Display for Budget {
             Self::Tokens(tokens) => write!(f, "{tokens}"),
             Self::Ratio(share) => write!(f, "{}%", share * 100.0),
             Self::Bytes(bytes) => {
-                let (unit, size) = UNITS.into_iter().find(|&(_, size)| bytes >= size).unwrap_or(("B", 1));
+                let (unit, size) = UNITS
+                    .into_iter()
+                    .find(|&(_, size)| bytes >= size)
+                    .unwrap_or(("B", 1));
                 write!(f, "{}{unit}", bytes as f64 / size as f64)
             }
         }
@@ -138,7 +152,12 @@ impl Budget {
     ///
     /// [`ConfigError::Budget`] with the smallest amount that would do.
     pub fn check(&self, geometry: &Geometry) -> Result<(), ConfigError> {
-        let refuse = |allowed: String| Err(ConfigError::Budget { value: self.to_string(), allowed });
+        let refuse = |allowed: String| {
+            Err(ConfigError::Budget {
+                value: self.to_string(),
+                allowed,
+            })
+        };
         match *self {
             Self::Tokens(0) => refuse("at least 1 token per KV head".into()),
             Self::Ratio(share) if !(share > 0.0 && share <= 1.0) => {
@@ -186,12 +205,19 @@ fn share_of(prompt: usize, share: f64) -> usize {
 pub fn apportion(total: usize, weights: &[f64], limits: &[usize]) -> Vec<usize> {
     assert_eq!(weights.len(), limits.len(), "one limit for each weight");
     let mut parts = vec![0; weights.len()];
-    let mut left = total.min(limits.iter().fold(0, |sum: usize, &limit| sum.saturating_add(limit)));
+    let mut left = total.min(
+        limits
+            .iter()
+            .fold(0, |sum: usize, &limit| sum.saturating_add(limit)),
+    );
     let mut open: Vec<usize> = (0..weights.len()).filter(|&i| limits[i] > 0).collect();
     while left > 0 && !open.is_empty() {
         let shares = quotas(left, &open, weights);
         // Whoever would exceed the limit gets just the limit; the rest is split anew among the others.
-        let (full, others): (Vec<_>, Vec<_>) = open.iter().zip(&shares).partition(|&(&i, &share)| share >= limits[i]);
+        let (full, others): (Vec<_>, Vec<_>) = open
+            .iter()
+            .zip(&shares)
+            .partition(|&(&i, &share)| share >= limits[i]);
         if full.is_empty() {
             for (&i, share) in open.iter().zip(shares) {
                 parts[i] = share;
@@ -220,14 +246,22 @@ fn quotas(total: usize, open: &[usize], weights: &[f64]) -> Vec<usize> {
     let exact: Vec<f64> = open
         .iter()
         .map(|&i| {
-            let share = if sum > 0.0 && sum.is_finite() { weight(i) / sum } else { 1.0 / open.len() as f64 };
+            let share = if sum > 0.0 && sum.is_finite() {
+                weight(i) / sum
+            } else {
+                1.0 / open.len() as f64
+            };
             total as f64 * share
         })
         .collect();
     let mut parts: Vec<usize> = exact.iter().map(|&quota| quota.floor() as usize).collect();
     let given: usize = parts.iter().sum();
     let mut order: Vec<usize> = (0..open.len()).collect();
-    order.sort_by(|&a, &b| (exact[b].fract()).total_cmp(&exact[a].fract()).then(a.cmp(&b)));
+    order.sort_by(|&a, &b| {
+        (exact[b].fract())
+            .total_cmp(&exact[a].fract())
+            .then(a.cmp(&b))
+    });
     for &i in order.iter().cycle().take(total.saturating_sub(given)) {
         parts[i] += 1;
     }
@@ -250,7 +284,9 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_back() {
-        for text in ["full", "1", "256", "25%", "12.5%", "100%", "64MiB", "1.5MiB", "3GiB", "17B"] {
+        for text in [
+            "full", "1", "256", "25%", "12.5%", "100%", "64MiB", "1.5MiB", "3GiB", "17B",
+        ] {
             let budget: Budget = text.parse().expect(text);
             assert_eq!(budget.to_string(), text);
         }
@@ -258,7 +294,20 @@ mod tests {
 
     #[test]
     fn what_makes_no_sense_is_refused_with_the_text() {
-        for text in ["", "0", "-1", "0%", "101%", "nan%", "inf%", "0MiB", "-3MiB", "many", "1e99GiB", "25 percent"] {
+        for text in [
+            "",
+            "0",
+            "-1",
+            "0%",
+            "101%",
+            "nan%",
+            "inf%",
+            "0MiB",
+            "-3MiB",
+            "many",
+            "1e99GiB",
+            "25 percent",
+        ] {
             let error = text.parse::<Budget>().expect_err(text);
             assert!(error.to_string().contains(&format!("`{text}`")), "{error}");
         }
@@ -270,7 +319,10 @@ mod tests {
         assert_eq!(Budget::Ratio(0.25).tokens(&GEOMETRY, 1003), 250);
         assert_eq!(Budget::Ratio(0.1).tokens(&GEOMETRY, 3), 1);
         let page = GEOMETRY.page_bytes() as u64;
-        assert_eq!(Budget::Bytes(page * 6 * 4 + page).tokens(&GEOMETRY, 0), 4 * 32);
+        assert_eq!(
+            Budget::Bytes(page * 6 * 4 + page).tokens(&GEOMETRY, 0),
+            4 * 32
+        );
         assert!(Budget::Bytes(page * 6 - 1).check(&GEOMETRY).is_err());
         assert!(Budget::Bytes(page * 6).check(&GEOMETRY).is_ok());
     }

@@ -4,6 +4,7 @@
 //! so can also say whether the right tokens are kept and whether their bytes are where the ledger says.
 //!
 //! Both take the ledger to be the only user of its pool: a guard held elsewhere counts as a lost page.
+mod compare;
 mod model;
 mod replay;
 mod violation;
@@ -69,36 +70,63 @@ impl HeadFacts {
     fn of(table: &HeadTable) -> Self {
         let is_shared = |page: &Page| matches!(page, Page::Shared(_));
         Self {
-            pages: table.pages().iter().map(|page| (page.id(), is_shared(page))).collect(),
+            pages: table
+                .pages()
+                .iter()
+                .map(|page| (page.id(), is_shared(page)))
+                .collect(),
             page_ids: table.page_ids().to_vec(),
             positions: table.positions().to_vec(),
             scores: table.scores().len(),
-            addresses: (0..table.len()).map(|slot| table.address(Slot::new(slot))).collect(),
+            addresses: (0..table.len())
+                .map(|slot| table.address(Slot::new(slot)))
+                .collect(),
         }
     }
 
     fn check(&self, head: HeadId, block: usize, seen: usize) -> Result<(), Violation> {
         let tokens = self.positions.len();
         if self.scores != tokens {
-            return Err(Violation::Columns { head, positions: tokens, scores: self.scores });
+            return Err(Violation::Columns {
+                head,
+                positions: tokens,
+                scores: self.scores,
+            });
         }
         // As many pages as cover the tokens, and none to spare.
         let pages = self.pages.len();
         if pages * block < tokens || (pages > 0 && (pages - 1) * block >= tokens) {
-            return Err(Violation::PageCount { head, pages, tokens, block });
+            return Err(Violation::PageCount {
+                head,
+                pages,
+                tokens,
+                block,
+            });
         }
         for index in 0..pages.max(self.page_ids.len()) {
             let listed = self.page_ids.get(index).copied();
             let held = self.pages.get(index).map(|&(page, _)| page);
             if listed != held.map(|page| page.0) {
-                return Err(Violation::PageIds { head, index, listed, held });
+                return Err(Violation::PageIds {
+                    head,
+                    index,
+                    listed,
+                    held,
+                });
             }
         }
         for (slot, &(page, offset)) in self.addresses.iter().enumerate() {
             let (expected_page, expected_offset) = (self.pages[slot / block].0, slot % block);
             if (page, offset) != (expected_page, expected_offset) {
                 let slot = Slot::new(slot);
-                return Err(Violation::Address { head, slot, page, offset, expected_page, expected_offset });
+                return Err(Violation::Address {
+                    head,
+                    slot,
+                    page,
+                    offset,
+                    expected_page,
+                    expected_offset,
+                });
             }
         }
         let mut met = HashSet::new();
@@ -107,7 +135,11 @@ impl HeadFacts {
                 return Err(Violation::PositionTwice { head, position });
             }
             if position.index() >= seen {
-                return Err(Violation::PositionUnseen { head, position, seen });
+                return Err(Violation::PositionUnseen {
+                    head,
+                    position,
+                    seen,
+                });
             }
         }
         Ok(())
@@ -135,8 +167,16 @@ impl Snapshot {
 
     fn heads(&self) -> impl Iterator<Item = (HeadId, &SequenceFacts, &HeadFacts)> {
         self.sequences.iter().flat_map(|sequence| {
-            let id = |index| HeadId { seq: sequence.seq, layer: index / self.kv_heads, head: index % self.kv_heads };
-            sequence.heads.iter().enumerate().map(move |(index, head)| (id(index), sequence, head))
+            let id = |index| HeadId {
+                seq: sequence.seq,
+                layer: index / self.kv_heads,
+                head: index % self.kv_heads,
+            };
+            sequence
+                .heads
+                .iter()
+                .enumerate()
+                .map(move |(index, head)| (id(index), sequence, head))
         })
     }
 
@@ -144,7 +184,11 @@ impl Snapshot {
         for sequence in &self.sequences {
             let (found, expected) = (sequence.heads.len(), self.layers * self.kv_heads);
             if found != expected {
-                return Err(Violation::HeadCount { seq: sequence.seq, found, expected });
+                return Err(Violation::HeadCount {
+                    seq: sequence.seq,
+                    found,
+                    expected,
+                });
             }
         }
         for (id, sequence, head) in self.heads() {
@@ -159,14 +203,28 @@ impl Snapshot {
         let total = self.usage.total;
         let free = self.free.iter().map(|&page| (page, Holder::FreeList));
         let held = self.heads().flat_map(|(id, _, head)| {
-            let holder = move |shared| if shared { Holder::Sharer(id) } else { Holder::Owner(id) };
-            head.pages.iter().map(move |&(page, shared)| (page, holder(shared)))
+            let holder = move |shared| {
+                if shared {
+                    Holder::Sharer(id)
+                } else {
+                    Holder::Owner(id)
+                }
+            };
+            head.pages
+                .iter()
+                .map(move |&(page, shared)| (page, holder(shared)))
         });
         let mut census = vec![Vec::new(); total];
         for (page, holder) in free.chain(held) {
             match census.get_mut(page.index()) {
                 Some(holders) => holders.push(holder),
-                None => return Err(Violation::PageOutOfRange { page, holder, total }),
+                None => {
+                    return Err(Violation::PageOutOfRange {
+                        page,
+                        holder,
+                        total,
+                    });
+                }
             }
         }
         Ok(census)
@@ -177,21 +235,41 @@ impl Snapshot {
         for (index, holders) in self.census()?.into_iter().enumerate() {
             let page = PageId::new(index);
             match holders.as_slice() {
-                [] => return Err(Violation::PageLost { page, total: self.usage.total }),
+                [] => {
+                    return Err(Violation::PageLost {
+                        page,
+                        total: self.usage.total,
+                    });
+                }
                 [Holder::FreeList] => {}
                 [_] => counted += 1,
                 [first, second, ..] => {
-                    if let Some(alone) = holders.iter().find(|holder| !matches!(holder, Holder::Sharer(_))) {
+                    if let Some(alone) = holders
+                        .iter()
+                        .find(|holder| !matches!(holder, Holder::Sharer(_)))
+                    {
                         let other = if alone == first { second } else { first };
-                        return Err(Violation::PageHeldTwice { page, first: *alone, second: *other });
+                        return Err(Violation::PageHeldTwice {
+                            page,
+                            first: *alone,
+                            second: *other,
+                        });
                     }
                     counted += 1;
                 }
             }
         }
-        let PoolUsage { held: reported, peak, .. } = self.usage;
+        let PoolUsage {
+            held: reported,
+            peak,
+            ..
+        } = self.usage;
         if reported != counted || peak < reported {
-            return Err(Violation::HeldCount { reported, peak, counted });
+            return Err(Violation::HeldCount {
+                reported,
+                peak,
+                counted,
+            });
         }
         Ok(())
     }

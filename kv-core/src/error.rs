@@ -54,15 +54,34 @@ impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::UnknownPolicy { name, known } => {
-                write!(f, "no policy is called `{name}`; known are {}", known.join(", "))
+                write!(
+                    f,
+                    "no policy is called `{name}`; known are {}",
+                    known.join(", ")
+                )
             }
             Self::Malformed { policy, reason } => write!(f, "policy {policy}: {reason}"),
-            Self::OutOfRange { policy, field, value, allowed } => {
-                write!(f, "policy {policy}: `{field}` is {value}, must be {allowed}")
+            Self::OutOfRange {
+                policy,
+                field,
+                value,
+                allowed,
+            } => {
+                write!(
+                    f,
+                    "policy {policy}: `{field}` is {value}, must be {allowed}"
+                )
             }
             Self::Budget { value, allowed } => write!(f, "`budget` is {value}, must be {allowed}"),
-            Self::Unsupported { policy, need, offered } => {
-                write!(f, "policy {policy} needs {need}, but this host offers {offered}")
+            Self::Unsupported {
+                policy,
+                need,
+                offered,
+            } => {
+                write!(
+                    f,
+                    "policy {policy} needs {need}, but this host offers {offered}"
+                )
             }
         }
     }

@@ -39,7 +39,11 @@ impl Pins {
     /// Pins the positions `start..end` of each span.
     #[must_use]
     pub fn new(spans: impl IntoIterator<Item = std::ops::Range<u32>>) -> Self {
-        let mut sorted: Vec<(u32, u32)> = spans.into_iter().filter(|s| s.start < s.end).map(|s| (s.start, s.end)).collect();
+        let mut sorted: Vec<(u32, u32)> = spans
+            .into_iter()
+            .filter(|s| s.start < s.end)
+            .map(|s| (s.start, s.end))
+            .collect();
         sorted.sort_unstable();
         let mut spans: Vec<(u32, u32)> = Vec::with_capacity(sorted.len());
         for (start, end) in sorted {
@@ -54,7 +58,9 @@ impl Pins {
     /// Whether a position is pinned.
     #[must_use]
     pub fn contains(&self, position: Position) -> bool {
-        let after = self.spans.partition_point(|&(start, _)| start <= position.0);
+        let after = self
+            .spans
+            .partition_point(|&(start, _)| start <= position.0);
         after > 0 && position.0 < self.spans[after - 1].1
     }
 
@@ -62,16 +68,34 @@ impl Pins {
     #[must_use]
     pub fn count_below(&self, n: usize) -> usize {
         let n = u32::try_from(n).unwrap_or(u32::MAX);
-        self.spans.iter().map(|&(start, end)| end.min(n).saturating_sub(start) as usize).sum()
+        self.spans
+            .iter()
+            .map(|&(start, end)| end.min(n).saturating_sub(start) as usize)
+            .sum()
     }
 }
 
 #[derive(Debug, Clone, PartialEq)]
 enum Verb {
-    Window { head: usize, sinks: usize, recent: usize },
-    Top { head: usize, count: usize, recent: usize },
-    TopAcrossHeads { total: usize, floor_per_head: usize, recent: usize },
-    Slots { head: usize, slots: Vec<u32> },
+    Window {
+        head: usize,
+        sinks: usize,
+        recent: usize,
+    },
+    Top {
+        head: usize,
+        count: usize,
+        recent: usize,
+    },
+    TopAcrossHeads {
+        total: usize,
+        floor_per_head: usize,
+        recent: usize,
+    },
+    Slots {
+        head: usize,
+        slots: Vec<u32>,
+    },
 }
 
 /// What the heads of a layer keep. A fresh plan keeps everything; each verb narrows it, and what two verbs say of one
@@ -97,7 +121,10 @@ impl KeepPlan {
     /// A plan that keeps everything in each of `heads` heads, and appends what comes.
     #[must_use]
     pub fn all(heads: usize) -> Self {
-        Self { verbs: Vec::new(), growth: vec![Growth::Append; heads] }
+        Self {
+            verbs: Vec::new(),
+            growth: vec![Growth::Append; heads],
+        }
     }
 
     /// KV heads of the layer, `H`.
@@ -113,7 +140,11 @@ impl KeepPlan {
     /// If there is no such head.
     pub fn window(&mut self, head: usize, sinks: usize, recent: usize) {
         self.check(head);
-        self.verbs.push(Verb::Window { head, sinks, recent });
+        self.verbs.push(Verb::Window {
+            head,
+            sinks,
+            recent,
+        });
     }
 
     /// Keeps a head's `recent` newest tokens and, of the others, the `count` with the highest scores.
@@ -123,13 +154,21 @@ impl KeepPlan {
     /// If there is no such head.
     pub fn top(&mut self, head: usize, count: usize, recent: usize) {
         self.check(head);
-        self.verbs.push(Verb::Top { head, count, recent });
+        self.verbs.push(Verb::Top {
+            head,
+            count,
+            recent,
+        });
     }
 
     /// Keeps the `recent` newest tokens of every head, then the `floor_per_head` best others of each, then the best of
     /// what is left in all heads, until `total` tokens of the layer are kept.
     pub fn top_across_heads(&mut self, total: usize, floor_per_head: usize, recent: usize) {
-        self.verbs.push(Verb::TopAcrossHeads { total, floor_per_head, recent });
+        self.verbs.push(Verb::TopAcrossHeads {
+            total,
+            floor_per_head,
+            recent,
+        });
     }
 
     /// Keeps just these slots of a head; doubles and slots that do not exist are ignored.
@@ -139,7 +178,10 @@ impl KeepPlan {
     /// If there is no such head.
     pub fn slots(&mut self, head: usize, slots: impl IntoIterator<Item = u32>) {
         self.check(head);
-        self.verbs.push(Verb::Slots { head, slots: slots.into_iter().collect() });
+        self.verbs.push(Verb::Slots {
+            head,
+            slots: slots.into_iter().collect(),
+        });
     }
 
     /// Says how a head grows from here.
@@ -153,7 +195,11 @@ impl KeepPlan {
     }
 
     fn check(&self, head: usize) {
-        assert!(head < self.heads(), "head {head} of a layer with {}", self.heads());
+        assert!(
+            head < self.heads(),
+            "head {head} of a layer with {}",
+            self.heads()
+        );
     }
 
     /// Carries the plan out on the host. This is the definition that every backend must match.
@@ -164,8 +210,15 @@ impl KeepPlan {
     #[must_use]
     pub fn resolve(&self, view: &LayerView<'_>, pins: &Pins) -> Kept {
         let masks = self.masks(view);
-        let slots = masks.iter().enumerate().map(|(head, mask)| survivors(view, head, mask, pins)).collect();
-        Kept { slots, growth: self.growth.clone() }
+        let slots = masks
+            .iter()
+            .enumerate()
+            .map(|(head, mask)| survivors(view, head, mask, pins))
+            .collect();
+        Kept {
+            slots,
+            growth: self.growth.clone(),
+        }
     }
 
     /// What the verbs alone keep, without the guard over the newest token and the pins: slots of each head, ascending.
@@ -176,7 +229,13 @@ impl KeepPlan {
     /// As [`KeepPlan::resolve`].
     #[must_use]
     pub fn resolve_unguarded(&self, view: &LayerView<'_>) -> Vec<Vec<u32>> {
-        let slots = |mask: &Vec<bool>| (0..).zip(mask).filter(|&(_, &kept)| kept).map(|(slot, _)| slot).collect();
+        let slots = |mask: &Vec<bool>| {
+            (0..)
+                .zip(mask)
+                .filter(|&(_, &kept)| kept)
+                .map(|(slot, _)| slot)
+                .collect()
+        };
         self.masks(view).iter().map(slots).collect()
     }
 
@@ -185,14 +244,25 @@ impl KeepPlan {
     #[must_use]
     pub fn first_stray(&self, view: &LayerView<'_>) -> Option<(usize, u32)> {
         self.verbs.iter().find_map(|verb| {
-            let Verb::Slots { head, slots } = verb else { return None };
-            slots.iter().find(|&&slot| slot as usize >= view.len(*head)).map(|&slot| (*head, slot))
+            let Verb::Slots { head, slots } = verb else {
+                return None;
+            };
+            slots
+                .iter()
+                .find(|&&slot| slot as usize >= view.len(*head))
+                .map(|&slot| (*head, slot))
         })
     }
 
     fn masks(&self, view: &LayerView<'_>) -> Vec<Vec<bool>> {
-        assert_eq!(view.heads(), self.heads(), "the plan and the view have as many heads");
-        let mut masks: Vec<Vec<bool>> = (0..self.heads()).map(|head| vec![true; view.len(head)]).collect();
+        assert_eq!(
+            view.heads(),
+            self.heads(),
+            "the plan and the view have as many heads"
+        );
+        let mut masks: Vec<Vec<bool>> = (0..self.heads())
+            .map(|head| vec![true; view.len(head)])
+            .collect();
         for verb in &self.verbs {
             verb.narrow(view, &mut masks);
         }
@@ -203,7 +273,9 @@ impl KeepPlan {
 fn survivors(view: &LayerView<'_>, head: usize, mask: &[bool], pins: &Pins) -> Vec<u32> {
     let newest = (0..mask.len()).max_by_key(|&slot| view.position(head, slot));
     (0..mask.len())
-        .filter(|&slot| mask[slot] || Some(slot) == newest || pins.contains(view.position(head, slot)))
+        .filter(|&slot| {
+            mask[slot] || Some(slot) == newest || pins.contains(view.position(head, slot))
+        })
         .map(|slot| crate::Slot::new(slot).0)
         .collect()
 }
@@ -211,19 +283,35 @@ fn survivors(view: &LayerView<'_>, head: usize, mask: &[bool], pins: &Pins) -> V
 impl Verb {
     fn narrow(&self, view: &LayerView<'_>, masks: &mut [Vec<bool>]) {
         match self {
-            Self::Window { head, sinks, recent } => {
+            Self::Window {
+                head,
+                sinks,
+                recent,
+            } => {
                 let order = view.by_age(*head);
                 let first_recent = order.len().saturating_sub(*recent);
                 for &slot in order.get(*sinks..first_recent).unwrap_or_default() {
                     masks[*head][slot as usize] = false;
                 }
             }
-            Self::Top { head, count, recent } => {
+            Self::Top {
+                head,
+                count,
+                recent,
+            } => {
                 let mask = Candidates::of(view, *head, *recent).best(*count, view.len(*head));
                 intersect(&mut masks[*head], &mask);
             }
-            Self::TopAcrossHeads { total, floor_per_head, recent } => {
-                for (mask, kept) in masks.iter_mut().zip(across_heads(view, *total, *floor_per_head, *recent)) {
+            Self::TopAcrossHeads {
+                total,
+                floor_per_head,
+                recent,
+            } => {
+                for (mask, kept) in
+                    masks
+                        .iter_mut()
+                        .zip(across_heads(view, *total, *floor_per_head, *recent))
+                {
                     intersect(mask, &kept);
                 }
             }
@@ -259,7 +347,11 @@ impl Candidates {
         let window = slots.split_off(slots.len().saturating_sub(recent));
         let all = view.scores(head);
         let scores = slots.iter().map(|&slot| all[slot as usize]).collect();
-        Self { slots, scores, window }
+        Self {
+            slots,
+            scores,
+            window,
+        }
     }
 
     /// The window and the `count` best others, as a mask over `len` slots.
@@ -276,9 +368,18 @@ impl Candidates {
 }
 
 fn across_heads(view: &LayerView<'_>, total: usize, floor: usize, recent: usize) -> Vec<Vec<bool>> {
-    let heads: Vec<Candidates> = (0..view.heads()).map(|head| Candidates::of(view, head, recent)).collect();
-    let mut counts: Vec<usize> = heads.iter().map(|head| floor.min(head.slots.len())).collect();
-    let taken: usize = heads.iter().zip(&counts).map(|(head, count)| head.window.len() + count).sum();
+    let heads: Vec<Candidates> = (0..view.heads())
+        .map(|head| Candidates::of(view, head, recent))
+        .collect();
+    let mut counts: Vec<usize> = heads
+        .iter()
+        .map(|head| floor.min(head.slots.len()))
+        .collect();
+    let taken: usize = heads
+        .iter()
+        .zip(&counts)
+        .map(|(head, count)| head.window.len() + count)
+        .sum();
     // What competes: every head's candidates beyond its floor, best first within the head, then lower head.
     let mut rest: Vec<(f32, usize)> = Vec::new();
     for (index, head) in heads.iter().enumerate() {
@@ -290,7 +391,11 @@ fn across_heads(view: &LayerView<'_>, total: usize, floor: usize, recent: usize)
     for winner in select::top(&scores, total.saturating_sub(taken)) {
         counts[rest[winner].1] += 1;
     }
-    heads.iter().enumerate().map(|(index, head)| head.best(counts[index], view.len(index))).collect()
+    heads
+        .iter()
+        .enumerate()
+        .map(|(index, head)| head.best(counts[index], view.len(index)))
+        .collect()
 }
 
 #[cfg(test)]
@@ -307,25 +412,41 @@ mod tests {
     #[test]
     fn a_fresh_plan_keeps_everything() {
         let view = LayerView::prefill(0, 2, 3, 1);
-        assert_eq!(kept(&view, &Pins::default(), |_| ()), [[0, 1, 2], [0, 1, 2]]);
+        assert_eq!(
+            kept(&view, &Pins::default(), |_| ()),
+            [[0, 1, 2], [0, 1, 2]]
+        );
     }
 
     #[test]
     fn a_window_keeps_both_ends_by_position() {
         let view = LayerView::prefill(0, 1, 20, 0);
         let expected: Vec<u32> = (0..4).chain(12..20).collect();
-        assert_eq!(kept(&view, &Pins::default(), |keep| keep.window(0, 4, 8)), [expected]);
+        assert_eq!(
+            kept(&view, &Pins::default(), |keep| keep.window(0, 4, 8)),
+            [expected]
+        );
         let scrambled: Vec<Position> = [7, 0, 9, 8, 1].map(Position).to_vec();
         let heads = [scrambled.as_slice()];
         let view = LayerView::decode(0, &heads, 5, 0);
-        assert_eq!(kept(&view, &Pins::default(), |keep| keep.window(0, 1, 2)), [[1, 2, 3]]);
-        assert_eq!(kept(&view, &Pins::default(), |keep| keep.window(0, 9, 9)), [[0, 1, 2, 3, 4]]);
+        assert_eq!(
+            kept(&view, &Pins::default(), |keep| keep.window(0, 1, 2)),
+            [[1, 2, 3]]
+        );
+        assert_eq!(
+            kept(&view, &Pins::default(), |keep| keep.window(0, 9, 9)),
+            [[0, 1, 2, 3, 4]]
+        );
     }
 
     #[test]
     fn the_newest_and_the_pins_stay_whatever_the_plan_says() {
         let view = LayerView::prefill(0, 1, 10, 0);
-        assert_eq!(kept(&view, &Pins::new([3..5, 4..6, 20..30]), |keep| keep.slots(0, [])), [[3, 4, 5, 9]]);
+        assert_eq!(
+            kept(&view, &Pins::new([3..5, 4..6, 20..30]), |keep| keep
+                .slots(0, [])),
+            [[3, 4, 5, 9]]
+        );
         assert_eq!(Pins::new([3..5, 4..6, 20..30]).count_below(22), 5);
     }
 
@@ -342,14 +463,18 @@ mod tests {
     #[test]
     fn ada_kv_counts_of_the_method_page() {
         // Two heads, a layer of six: the pooled ranking gives (5, 1); a floor of two gives (4, 2).
-        let rows: [&[f32]; 2] =
-            [&[0.30, 0.25, 0.20, 0.15, 0.05, 0.01, 0.0], &[0.40, 0.04, 0.03, 0.02, 0.01, 0.01, 0.0]];
+        let rows: [&[f32]; 2] = [
+            &[0.30, 0.25, 0.20, 0.15, 0.05, 0.01, 0.0],
+            &[0.40, 0.04, 0.03, 0.02, 0.01, 0.01, 0.0],
+        ];
         let view = LayerView::prefill(0, 2, 7, 3).with_scores(Observation::Accumulated, &rows);
         let lens = |floor| {
-            kept(&view, &Pins::default(), |keep| keep.top_across_heads(6 + 2, floor, 1))
-                .iter()
-                .map(|head| head.len() - 1)
-                .collect::<Vec<_>>()
+            kept(&view, &Pins::default(), |keep| {
+                keep.top_across_heads(6 + 2, floor, 1);
+            })
+            .iter()
+            .map(|head| head.len() - 1)
+            .collect::<Vec<_>>()
         };
         assert_eq!(lens(0), [5, 1]);
         assert_eq!(lens(2), [4, 2]);

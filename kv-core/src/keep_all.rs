@@ -1,7 +1,9 @@
 //! The policy that evicts nothing: the tutorial's start, and what every other is compared with.
 use serde::{Deserialize, Serialize};
 
-use crate::{Bound, Budget, ConfigError, Geometry, KeepPlan, LayerView, Needs, Policy, PolicyConfig};
+use crate::{
+    Bound, Budget, ConfigError, Geometry, KeepPlan, LayerView, Needs, Policy, PolicyConfig,
+};
 
 /// Configuration of [`KeepAll`]: nothing to set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -30,7 +32,10 @@ impl PolicyConfig for KeepAllConfig {
 
 impl Policy for KeepAll {
     fn needs(&self) -> Needs {
-        Needs { bound: Bound::Everything, ..Needs::NONE }
+        Needs {
+            bound: Bound::Everything,
+            ..Needs::NONE
+        }
     }
 
     fn plan(&self, _: &LayerView<'_>, _: &mut KeepPlan) {}

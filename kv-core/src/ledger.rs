@@ -2,8 +2,8 @@
 use std::collections::HashMap;
 
 use crate::{
-    Bound, CacheError, Geometry, HeadTable, Kept, Needs, Page, PageId, PagePool, Pins, Place, Position, Reservation,
-    SeqId, Slot, pool::Full,
+    Bound, CacheError, Geometry, HeadTable, Kept, Needs, Page, PageId, PagePool, Pins, Place,
+    Position, Reservation, SeqId, Slot, pool::Full,
 };
 
 /// Where a token is written.
@@ -30,7 +30,11 @@ impl Demand {
     /// The demand of a policy under a budget of so many tokens per KV head.
     #[must_use]
     pub const fn new(needs: &Needs, budget: usize) -> Self {
-        Self { bound: needs.bound, ragged: needs.ragged, budget }
+        Self {
+            bound: needs.bound,
+            ragged: needs.ragged,
+            budget,
+        }
     }
 
     /// Pages that a sequence of `tokens` tokens, `pinned` of them pinned, needs now and for as long as its heads stay
@@ -41,13 +45,19 @@ impl Demand {
         let limit = match self.bound {
             Bound::Everything => tokens,
             Bound::Budget if self.budget == usize::MAX => tokens,
-            Bound::Budget => self.budget.saturating_add(pinned).min(geometry.max_positions.max(tokens)),
-            Bound::Tokens(limit) => limit.saturating_add(pinned).min(geometry.max_positions.max(tokens)),
+            Bound::Budget => self
+                .budget
+                .saturating_add(pinned)
+                .min(geometry.max_positions.max(tokens)),
+            Bound::Tokens(limit) => limit
+                .saturating_add(pinned)
+                .min(geometry.max_positions.max(tokens)),
         };
         if self.ragged && self.bound == Bound::Budget && self.budget != usize::MAX {
             // Whatever the split, a layer holds H * limit tokens: a page begun in every head, then one for each B tokens.
             let heads = geometry.kv_heads;
-            return geometry.layers * (heads * limit.min(1) + heads * limit.saturating_sub(1) / geometry.block);
+            return geometry.layers
+                * (heads * limit.min(1) + heads * limit.saturating_sub(1) / geometry.block);
         }
         geometry.full_pages(limit)
     }
@@ -105,7 +115,11 @@ impl Sequence {
     }
 
     fn report(&self, geometry: &Geometry, seq: SeqId) -> SequenceReport {
-        let kept = self.heads.chunks(geometry.kv_heads).map(|layer| layer.iter().map(HeadTable::len).collect()).collect();
+        let kept = self
+            .heads
+            .chunks(geometry.kv_heads)
+            .map(|layer| layer.iter().map(HeadTable::len).collect())
+            .collect();
         SequenceReport {
             seq,
             prompt_tokens: self.prompt,
@@ -152,7 +166,11 @@ impl Ledger {
     /// An empty ledger over a pool of `pages` pages.
     #[must_use]
     pub fn new(geometry: Geometry, pages: usize) -> Self {
-        Self { geometry, pool: PagePool::new(pages), sequences: HashMap::new() }
+        Self {
+            geometry,
+            pool: PagePool::new(pages),
+            sequences: HashMap::new(),
+        }
     }
 
     /// The model's shape.
@@ -178,7 +196,9 @@ impl Ledger {
     ///
     /// [`CacheError::UnknownSequence`].
     pub fn sequence(&self, seq: SeqId) -> Result<&Sequence, CacheError> {
-        self.sequences.get(&seq).ok_or(CacheError::UnknownSequence(seq))
+        self.sequences
+            .get(&seq)
+            .ok_or(CacheError::UnknownSequence(seq))
     }
 
     /// One head of an open sequence.
@@ -200,7 +220,13 @@ impl Ledger {
     /// # Errors
     ///
     /// [`Full`] if the pool cannot promise that much; nothing has changed then, and a new sequence is not open.
-    pub fn reserve(&mut self, seq: SeqId, tokens: usize, demand: Demand, pins: &Pins) -> Result<(), Full> {
+    pub fn reserve(
+        &mut self,
+        seq: SeqId,
+        tokens: usize,
+        demand: Demand,
+        pins: &Pins,
+    ) -> Result<(), Full> {
         if let Some(sequence) = self.sequences.get_mut(&seq) {
             let pinned = sequence.pins.count_below(tokens);
             let wanted = sequence.demand.pages(&self.geometry, tokens, pinned);
@@ -209,7 +235,9 @@ impl Ledger {
         }
         let mut reservation = self.pool.reservation();
         reservation.grow(demand.pages(&self.geometry, tokens, pins.count_below(tokens)))?;
-        let heads = (0..self.geometry.heads()).map(|_| HeadTable::new(self.geometry.block)).collect();
+        let heads = (0..self.geometry.heads())
+            .map(|_| HeadTable::new(self.geometry.block))
+            .collect();
         let sequence = Sequence {
             heads,
             reservation,
@@ -242,24 +270,41 @@ impl Ledger {
         prompt: usize,
         kept: &Kept,
     ) -> Result<Vec<Vec<Address>>, CacheError> {
-        let Geometry { layers, kv_heads, .. } = self.geometry;
+        let Geometry {
+            layers, kv_heads, ..
+        } = self.geometry;
         if layer >= layers {
             return Err(CacheError::UnknownLayer { layer, layers });
         }
-        assert_eq!(kept.slots.len(), kv_heads, "one list of slots for each head");
+        assert_eq!(
+            kept.slots.len(),
+            kv_heads,
+            "one list of slots for each head"
+        );
         assert_eq!(kept.growth.len(), kv_heads, "one growth for each head");
-        let sequence = self.sequences.get_mut(&seq).ok_or(CacheError::UnknownSequence(seq))?;
+        let sequence = self
+            .sequences
+            .get_mut(&seq)
+            .ok_or(CacheError::UnknownSequence(seq))?;
         let tables = &mut sequence.heads[layer * kv_heads..(layer + 1) * kv_heads];
         if tables.iter().any(|table| !table.is_empty()) {
             return Err(CacheError::NotEmpty { seq, layer });
         }
-        let pages = kept.slots.iter().map(|slots| self.geometry.head_pages(slots.len())).sum();
+        let pages = kept
+            .slots
+            .iter()
+            .map(|slots| self.geometry.head_pages(slots.len()))
+            .sum();
         sequence.reservation.ensure(pages)?;
         let mut addresses = Vec::with_capacity(kv_heads);
         for ((table, slots), &growth) in tables.iter_mut().zip(&kept.slots).zip(&kept.growth) {
             let mut head = Vec::with_capacity(slots.len());
             for &position in slots {
-                let slot = table.push(Position(position), &sequence.pins, &mut sequence.reservation)?;
+                let slot = table.push(
+                    Position(position),
+                    &sequence.pins,
+                    &mut sequence.reservation,
+                )?;
                 head.push(address(table, slot));
             }
             table.set_growth(growth);
@@ -276,16 +321,32 @@ impl Ledger {
     ///
     /// [`CacheError`], and nothing has changed then, so that the layer's token can be entered later;
     /// [`CacheError::Full`] only if nothing was reserved for the token.
-    pub fn append(&mut self, seq: SeqId, layer: usize, position: Position) -> Result<Vec<Address>, CacheError> {
-        let Geometry { layers, kv_heads, .. } = self.geometry;
+    pub fn append(
+        &mut self,
+        seq: SeqId,
+        layer: usize,
+        position: Position,
+    ) -> Result<Vec<Address>, CacheError> {
+        let Geometry {
+            layers, kv_heads, ..
+        } = self.geometry;
         if layer >= layers {
             return Err(CacheError::UnknownLayer { layer, layers });
         }
-        let sequence = self.sequences.get_mut(&seq).ok_or(CacheError::UnknownSequence(seq))?;
+        let sequence = self
+            .sequences
+            .get_mut(&seq)
+            .ok_or(CacheError::UnknownSequence(seq))?;
         let tables = &mut sequence.heads[layer * kv_heads..(layer + 1) * kv_heads];
-        let places: Vec<Place> = tables.iter().map(|table| table.place_of(position, &sequence.pins)).collect();
-        let needs_page = |(table, place): &(&HeadTable, &Place)| **place == Place::Append && table.is_packed();
-        sequence.reservation.ensure(tables.iter().map(|table| &*table).zip(&places).filter(needs_page).count())?;
+        let places: Vec<Place> = tables
+            .iter()
+            .map(|table| table.place_of(position, &sequence.pins))
+            .collect();
+        let begun = tables
+            .iter()
+            .zip(&places)
+            .filter(|(table, place)| **place == Place::Append && table.is_packed());
+        sequence.reservation.ensure(begun.count())?;
         let mut addresses = Vec::with_capacity(kv_heads);
         for (table, place) in tables.iter_mut().zip(places) {
             let slot = table.insert(position, place, &sequence.pins, &mut sequence.reservation)?;
@@ -305,9 +366,17 @@ impl Ledger {
     /// # Panics
     ///
     /// If the model has no such layer or head.
-    pub fn scores_mut(&mut self, seq: SeqId, layer: usize, head: usize) -> Result<&mut [f32], CacheError> {
+    pub fn scores_mut(
+        &mut self,
+        seq: SeqId,
+        layer: usize,
+        head: usize,
+    ) -> Result<&mut [f32], CacheError> {
         let index = self.geometry.head_index(layer, head);
-        let sequence = self.sequences.get_mut(&seq).ok_or(CacheError::UnknownSequence(seq))?;
+        let sequence = self
+            .sequences
+            .get_mut(&seq)
+            .ok_or(CacheError::UnknownSequence(seq))?;
         Ok(sequence.heads[index].scores_mut())
     }
 
@@ -324,11 +393,16 @@ impl Ledger {
     pub fn release(&mut self, seq: SeqId) -> Option<SequenceReport> {
         let sequence = self.sequences.remove(&seq)?;
         let report = sequence.report(&self.geometry, seq);
-        let Sequence { heads, reservation, .. } = sequence;
-        let owned = heads.into_iter().flat_map(HeadTable::into_pages).filter_map(|page| match page {
-            Page::Owned(page) => Some(page),
-            Page::Shared(page) => page.try_own().ok(),
-        });
+        let Sequence {
+            heads, reservation, ..
+        } = sequence;
+        let owned = heads
+            .into_iter()
+            .flat_map(HeadTable::into_pages)
+            .filter_map(|page| match page {
+                Page::Owned(page) => Some(page),
+                Page::Shared(page) => page.try_own().ok(),
+            });
         self.pool.give_back(owned);
         drop(reservation);
         Some(report)

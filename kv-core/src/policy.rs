@@ -93,7 +93,9 @@ impl fmt::Display for Observation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::None => f.write_str("no observation"),
-            Self::Window { queries } => write!(f, "the attention of the last {queries} prompt queries"),
+            Self::Window { queries } => {
+                write!(f, "the attention of the last {queries} prompt queries")
+            }
             Self::Accumulated => f.write_str("the attention accumulated over the prompt"),
             Self::Rows => f.write_str("the attention row of every decode step"),
             Self::KeyNorms => f.write_str("key norms"),
@@ -116,7 +118,11 @@ pub struct Reduction {
 
 impl Reduction {
     /// Means, no pooling.
-    pub const MEAN: Self = Self { queries: Reduce::Mean, group: Reduce::Mean, pool: Pool::None };
+    pub const MEAN: Self = Self {
+        queries: Reduce::Mean,
+        group: Reduce::Mean,
+        pool: Pool::None,
+    };
 }
 
 /// How several numbers become one.

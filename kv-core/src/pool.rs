@@ -67,8 +67,17 @@ impl PagePool {
     pub fn new(pages: usize) -> Self {
         // Reversed, so that the lowest pages are taken first and memory is touched from its start.
         let free: Vec<PageId> = (0..pages).rev().map(PageId::new).collect();
-        let state = State { free, promised: 0, fewest_free: pages };
-        Self { shared: Arc::new(Shared { total: pages, state: Mutex::new(state) }) }
+        let state = State {
+            free,
+            promised: 0,
+            fewest_free: pages,
+        };
+        Self {
+            shared: Arc::new(Shared {
+                total: pages,
+                state: Mutex::new(state),
+            }),
+        }
     }
 
     /// How full the pool is.
@@ -87,7 +96,10 @@ impl PagePool {
     /// An empty reservation.
     #[must_use]
     pub fn reservation(&self) -> Reservation {
-        Reservation { shared: self.shared.clone(), credit: 0 }
+        Reservation {
+            shared: self.shared.clone(),
+            credit: 0,
+        }
     }
 
     /// The free pages, in no particular order, for a checker.
@@ -104,7 +116,9 @@ impl PagePool {
     pub fn give_back(&self, pages: impl IntoIterator<Item = OwnedPage>) {
         let mut pages: Vec<OwnedPage> = pages.into_iter().collect();
         // Before any page is marked: on a panic every guard still returns its own.
-        let ours = pages.iter().all(|page| Arc::ptr_eq(&page.shared, &self.shared));
+        let ours = pages
+            .iter()
+            .all(|page| Arc::ptr_eq(&page.shared, &self.shared));
         assert!(ours, "a page belongs to another pool");
         if !pages.is_empty() {
             self.shared.give_back(pages.iter_mut().map(|page| {
@@ -123,7 +137,9 @@ pub struct Reservation {
 
 impl fmt::Debug for Reservation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reservation").field("credit", &self.credit).finish()
+        f.debug_struct("Reservation")
+            .field("credit", &self.credit)
+            .finish()
     }
 }
 
@@ -143,7 +159,10 @@ impl Reservation {
         let mut state = self.shared.state.lock();
         let free = state.free.len() - state.promised;
         if pages > free {
-            return Err(Full { wanted: pages, free });
+            return Err(Full {
+                wanted: pages,
+                free,
+            });
         }
         state.promised += pages;
         drop(state);
@@ -181,7 +200,11 @@ impl Reservation {
         state.fewest_free = state.fewest_free.min(state.free.len());
         drop(state);
         self.credit -= 1;
-        Ok(OwnedPage { id, shared: self.shared.clone(), given_back: false })
+        Ok(OwnedPage {
+            id,
+            shared: self.shared.clone(),
+            given_back: false,
+        })
     }
 }
 
@@ -259,12 +282,31 @@ mod tests {
         let mut other = pool.reservation();
         assert_eq!(other.grow(2), Err(Full { wanted: 2, free: 1 }));
         let page = other.take().expect("the one that is not promised");
-        assert_eq!(other.take().expect_err("the rest is promised"), Full { wanted: 1, free: 0 });
+        assert_eq!(
+            other.take().expect_err("the rest is promised"),
+            Full { wanted: 1, free: 0 }
+        );
         let taken = mine.take().expect("promised");
         assert_ne!(page.id(), taken.id());
-        assert_eq!(pool.usage(), PoolUsage { total: 4, held: 2, promised: 2, peak: 2 });
+        assert_eq!(
+            pool.usage(),
+            PoolUsage {
+                total: 4,
+                held: 2,
+                promised: 2,
+                peak: 2
+            }
+        );
         drop((mine, page));
-        assert_eq!(pool.usage(), PoolUsage { total: 4, held: 1, promised: 0, peak: 2 });
+        assert_eq!(
+            pool.usage(),
+            PoolUsage {
+                total: 4,
+                held: 1,
+                promised: 0,
+                peak: 2
+            }
+        );
         pool.give_back([taken]);
         assert_eq!(pool.usage().held, 0);
     }

@@ -39,7 +39,11 @@ impl fmt::Debug for Registry {
 impl Registry {
     /// Adds a policy under its [`PolicyConfig::NAME`]; a policy of that name that was added before is replaced.
     pub fn add<C: PolicyConfig>(&mut self) -> &mut Self {
-        let entry = Entry { summary: C::SUMMARY, defaults: defaults::<C>, build: build::<C> };
+        let entry = Entry {
+            summary: C::SUMMARY,
+            defaults: defaults::<C>,
+            build: build::<C>,
+        };
         self.entries.insert(C::NAME, entry);
         self
     }
@@ -70,10 +74,13 @@ impl Registry {
         geometry: &Geometry,
         budget: Budget,
     ) -> Result<Box<dyn Policy>, ConfigError> {
-        let entry = self.entries.get(name).ok_or_else(|| ConfigError::UnknownPolicy {
-            name: name.to_owned(),
-            known: self.names().collect(),
-        })?;
+        let entry = self
+            .entries
+            .get(name)
+            .ok_or_else(|| ConfigError::UnknownPolicy {
+                name: name.to_owned(),
+                known: self.names().collect(),
+            })?;
         budget.check(geometry)?;
         (entry.build)(Value::Object(config), geometry, budget)
     }
@@ -91,7 +98,9 @@ fn build<C: PolicyConfig>(
     geometry: &Geometry,
     budget: Budget,
 ) -> Result<Box<dyn Policy>, ConfigError> {
-    let config: C = serde_json::from_value(config)
-        .map_err(|e| ConfigError::Malformed { policy: C::NAME, reason: e.to_string() })?;
+    let config: C = serde_json::from_value(config).map_err(|e| ConfigError::Malformed {
+        policy: C::NAME,
+        reason: e.to_string(),
+    })?;
     Ok(Box::new(config.bind(geometry, budget)?))
 }

@@ -4,9 +4,17 @@ use std::cmp::Ordering;
 /// The one order: the larger score first, NaN as if minus infinity, then the lower index.
 #[must_use]
 pub fn rank(a: (f32, usize), b: (f32, usize)) -> Ordering {
-    let value = |score: f32| if score.is_nan() { f32::NEG_INFINITY } else { score };
+    let value = |score: f32| {
+        if score.is_nan() {
+            f32::NEG_INFINITY
+        } else {
+            score
+        }
+    };
     // Adding zero makes -0.0 and 0.0 the same score.
-    (value(b.0) + 0.0).total_cmp(&(value(a.0) + 0.0)).then(a.1.cmp(&b.1))
+    (value(b.0) + 0.0)
+        .total_cmp(&(value(a.0) + 0.0))
+        .then(a.1.cmp(&b.1))
 }
 
 /// Indices of the `count` best scores, ascending, in `O(n)`.

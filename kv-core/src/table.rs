@@ -124,8 +124,15 @@ impl HeadTable {
     /// If there is no such slot.
     #[must_use]
     pub fn address(&self, slot: Slot) -> (PageId, usize) {
-        assert!(slot.index() < self.len(), "slot {slot} of a head with {}", self.len());
-        (self.pages[slot.index() / self.block].id(), slot.index() % self.block)
+        assert!(
+            slot.index() < self.len(),
+            "slot {slot} of a head with {}",
+            self.len()
+        );
+        (
+            self.pages[slot.index() / self.block].id(),
+            slot.index() % self.block,
+        )
     }
 
     /// Says how the head grows from now on. A ring starts at its oldest token outside the sinks, so the slots must
@@ -155,7 +162,7 @@ impl HeadTable {
             Place::Overwrite(slot) => {
                 self.positions[slot.index()] = position;
                 self.scores[slot.index()] = 0.0;
-                self.pinned[slot.index()] = pins.contains(position);
+                // Neither its victim nor a newcomer that overwrites is pinned.
                 self.cursor = slot.index() + 1;
                 slot
             }
@@ -192,7 +199,9 @@ impl HeadTable {
     pub fn place(&self) -> Place {
         let victim = match self.growth {
             Growth::Append => None,
-            Growth::Ring { sinks, recent } if self.unpinned(sinks) >= recent => self.ring_victim(sinks),
+            Growth::Ring { sinks, recent } if self.unpinned(sinks) >= recent => {
+                self.ring_victim(sinks)
+            }
             Growth::EvictLowest { limit, recent } if self.unpinned(0) >= limit => {
                 // The limit is a promise and the window is not: it gives way where both cannot be had.
                 self.lowest(recent.min(limit.saturating_sub(1)))
@@ -204,19 +213,29 @@ impl HeadTable {
 
     /// Where the token at `position` goes. Pins come on top of what the policy keeps: a pinned token drives nobody out.
     pub(crate) fn place_of(&self, position: Position, pins: &Pins) -> Place {
-        if pins.contains(position) { Place::Append } else { self.place() }
+        if pins.contains(position) {
+            Place::Append
+        } else {
+            self.place()
+        }
     }
 
     /// Slots from `first` on that are not pinned.
     fn unpinned(&self, first: usize) -> usize {
-        self.pinned.iter().skip(first).filter(|&&pinned| !pinned).count()
+        self.pinned
+            .iter()
+            .skip(first)
+            .filter(|&&pinned| !pinned)
+            .count()
     }
 
     /// The oldest slot behind the sinks that is not pinned. Those slots are a ring: they are filled in the order of the
     /// text, and from then on the newcomer takes the oldest one's, which is the first from the cursor on.
     fn ring_victim(&self, sinks: usize) -> Option<usize> {
         let start = self.cursor.max(sinks);
-        (start..self.len()).chain(sinks..start.min(self.len())).find(|&slot| !self.pinned[slot])
+        (start..self.len())
+            .chain(sinks..start.min(self.len()))
+            .find(|&slot| !self.pinned[slot])
     }
 
     /// The lowest score outside the `recent` newest tokens; of equal scores the later position goes, as
@@ -224,7 +243,10 @@ impl HeadTable {
     fn lowest(&self, recent: usize) -> Option<usize> {
         let newest_allowed = self.nth_newest(recent);
         (0..self.len())
-            .filter(|&slot| !self.pinned[slot] && newest_allowed.is_none_or(|first| self.positions[slot] < first))
+            .filter(|&slot| {
+                !self.pinned[slot]
+                    && newest_allowed.is_none_or(|first| self.positions[slot] < first)
+            })
             .max_by(|&a, &b| {
                 let key = |slot: usize| (self.scores[slot], self.positions[slot].index());
                 crate::rank(key(a), key(b))
@@ -261,7 +283,12 @@ mod tests {
         table
     }
 
-    fn insert(head: &mut HeadTable, position: u32, pins: &Pins, room: &mut Reservation) -> Result<Slot, Full> {
+    fn insert(
+        head: &mut HeadTable,
+        position: u32,
+        pins: &Pins,
+        room: &mut Reservation,
+    ) -> Result<Slot, Full> {
         let place = head.place_of(Position(position), pins);
         head.insert(Position(position), place, pins, room)
     }
@@ -276,13 +303,28 @@ mod tests {
     fn a_ring_keeps_the_sinks_and_the_newest_and_takes_no_page() {
         let pool = PagePool::new(9);
         let mut room = pool.reservation();
-        let mut head = table(Growth::Ring { sinks: 2, recent: 4 }, 5, &Pins::default(), &mut room);
+        let mut head = table(
+            Growth::Ring {
+                sinks: 2,
+                recent: 4,
+            },
+            5,
+            &Pins::default(),
+            &mut room,
+        );
         for position in 5..40 {
             insert(&mut head, position, &Pins::default(), &mut room).expect("room");
-            let expected: Vec<u32> = if position < 6 { (0..6).collect() } else { [0, 1].into_iter().chain(position - 3..=position).collect() };
+            let expected: Vec<u32> = if position < 6 {
+                (0..6).collect()
+            } else {
+                [0, 1].into_iter().chain(position - 3..=position).collect()
+            };
             assert_eq!(sorted(&head), expected);
         }
-        assert_eq!((head.len(), head.pages().len(), pool.usage().held), (6, 2, 2));
+        assert_eq!(
+            (head.len(), head.pages().len(), pool.usage().held),
+            (6, 2, 2)
+        );
     }
 
     #[test]
@@ -290,7 +332,15 @@ mod tests {
         let pool = PagePool::new(9);
         let mut room = pool.reservation();
         let pins = Pins::new([3..5, 20..21]);
-        let mut head = table(Growth::Ring { sinks: 1, recent: 5 }, 6, &pins, &mut room);
+        let mut head = table(
+            Growth::Ring {
+                sinks: 1,
+                recent: 5,
+            },
+            6,
+            &pins,
+            &mut room,
+        );
         for position in 6..30 {
             insert(&mut head, position, &pins, &mut room).expect("room");
         }
@@ -301,13 +351,26 @@ mod tests {
     fn a_head_full_of_pins_still_has_its_whole_window() {
         let pool = PagePool::new(9);
         let mut room = pool.reservation();
-        let pins = Pins::new([0..10]);
-        for growth in [Growth::Ring { sinks: 2, recent: 4 }, Growth::EvictLowest { limit: 4, recent: 3 }] {
+        let pins = Pins::new(std::iter::once(0..10));
+        for growth in [
+            Growth::Ring {
+                sinks: 2,
+                recent: 4,
+            },
+            Growth::EvictLowest {
+                limit: 4,
+                recent: 3,
+            },
+        ] {
             let mut head = table(growth, 10, &pins, &mut room);
             for position in 10..30 {
                 insert(&mut head, position, &pins, &mut room).expect("room");
             }
-            assert_eq!((head.len(), head.positions().iter().max()), (14, Some(&Position(29))), "{growth:?}");
+            assert_eq!(
+                (head.len(), head.positions().iter().max()),
+                (14, Some(&Position(29))),
+                "{growth:?}"
+            );
         }
     }
 
@@ -315,7 +378,15 @@ mod tests {
     fn a_limit_holds_even_where_the_window_is_as_long() {
         let pool = PagePool::new(9);
         let mut room = pool.reservation();
-        let mut head = table(Growth::EvictLowest { limit: 2, recent: 7 }, 2, &Pins::default(), &mut room);
+        let mut head = table(
+            Growth::EvictLowest {
+                limit: 2,
+                recent: 7,
+            },
+            2,
+            &Pins::default(),
+            &mut room,
+        );
         for position in 2..9 {
             insert(&mut head, position, &Pins::default(), &mut room).expect("room");
             assert_eq!(sorted(&head), [position - 1, position]);
@@ -326,8 +397,17 @@ mod tests {
     fn the_lowest_score_outside_the_window_gives_way() {
         let pool = PagePool::new(9);
         let mut room = pool.reservation();
-        let mut head = table(Growth::EvictLowest { limit: 5, recent: 2 }, 5, &Pins::default(), &mut room);
-        head.scores_mut().copy_from_slice(&[3.0, 1.0, 1.0, 0.0, 0.0]);
+        let mut head = table(
+            Growth::EvictLowest {
+                limit: 5,
+                recent: 2,
+            },
+            5,
+            &Pins::default(),
+            &mut room,
+        );
+        head.scores_mut()
+            .copy_from_slice(&[3.0, 1.0, 1.0, 0.0, 0.0]);
         // Equal scores: the lower position ranks higher and stays.
         assert_eq!(head.place(), Place::Overwrite(Slot(2)));
         insert(&mut head, 5, &Pins::default(), &mut room).expect("no page needed");

@@ -30,14 +30,35 @@ impl<'a> LayerView<'a> {
     /// A layer whose `heads` heads have just read a prompt of `prompt` tokens.
     #[must_use]
     pub const fn prefill(layer: usize, heads: usize, prompt: usize, budget: usize) -> Self {
-        Self { layer, phase: Phase::Prefill, prompt, budget, heads, positions: None, scores: None }
+        Self {
+            layer,
+            phase: Phase::Prefill,
+            prompt,
+            budget,
+            heads,
+            positions: None,
+            scores: None,
+        }
     }
 
     /// A layer whose heads hold the tokens at `positions`, `[H][T]`.
     #[must_use]
-    pub const fn decode(layer: usize, positions: &'a [&'a [Position]], prompt: usize, budget: usize) -> Self {
+    pub const fn decode(
+        layer: usize,
+        positions: &'a [&'a [Position]],
+        prompt: usize,
+        budget: usize,
+    ) -> Self {
         let heads = positions.len();
-        Self { layer, phase: Phase::Decode, prompt, budget, heads, positions: Some(positions), scores: None }
+        Self {
+            layer,
+            phase: Phase::Decode,
+            prompt,
+            budget,
+            heads,
+            positions: Some(positions),
+            scores: None,
+        }
     }
 
     /// The same view with what was observed, `[H][T]`; higher keeps.
@@ -49,7 +70,11 @@ impl<'a> LayerView<'a> {
     pub fn with_scores(mut self, observation: Observation, scores: &'a [&'a [f32]]) -> Self {
         assert_eq!(scores.len(), self.heads, "one row of scores for each head");
         for (head, row) in scores.iter().enumerate() {
-            assert_eq!(row.len(), self.len(head), "one score for each slot of head {head}");
+            assert_eq!(
+                row.len(),
+                self.len(head),
+                "one score for each slot of head {head}"
+            );
         }
         self.scores = Some((observation, scores));
         self
@@ -68,8 +93,13 @@ impl<'a> LayerView<'a> {
     /// If there is no such head.
     #[must_use]
     pub fn len(&self, head: usize) -> usize {
-        assert!(head < self.heads, "head {head} of a layer with {}", self.heads);
-        self.positions.map_or(self.prompt, |positions| positions[head].len())
+        assert!(
+            head < self.heads,
+            "head {head} of a layer with {}",
+            self.heads
+        );
+        self.positions
+            .map_or(self.prompt, |positions| positions[head].len())
     }
 
     /// Whether no head holds a token.
@@ -85,14 +115,21 @@ impl<'a> LayerView<'a> {
     /// If there is no such slot.
     #[must_use]
     pub fn position(&self, head: usize, slot: usize) -> Position {
-        assert!(slot < self.len(head), "slot {slot} of a head with {}", self.len(head));
-        self.positions.map_or_else(|| Position::new(slot), |positions| positions[head][slot])
+        assert!(
+            slot < self.len(head),
+            "slot {slot} of a head with {}",
+            self.len(head)
+        );
+        self.positions
+            .map_or_else(|| Position::new(slot), |positions| positions[head][slot])
     }
 
     /// A head's slots, oldest token first.
     #[must_use]
     pub fn by_age(&self, head: usize) -> Vec<u32> {
-        let mut slots: Vec<u32> = (0..self.len(head)).map(|slot| crate::Slot::new(slot).0).collect();
+        let mut slots: Vec<u32> = (0..self.len(head))
+            .map(|slot| crate::Slot::new(slot).0)
+            .collect();
         if let Some(positions) = self.positions {
             slots.sort_unstable_by_key(|&slot| positions[head][slot as usize]);
         }

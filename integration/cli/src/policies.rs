@@ -5,7 +5,10 @@ pub(crate) fn print() {
     for policy in mistralrs_kv::policies().describe() {
         println!("{}\n    {}", policy.name, policy.summary);
         for (field, default) in policy.defaults {
-            println!("    --set {field}={default}");
+            match default.is_null() {
+                true => println!("    --set {field}=...  (no default)"),
+                false => println!("    --set {field}={default}"),
+            }
         }
     }
     println!(

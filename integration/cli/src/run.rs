@@ -1,9 +1,9 @@
 //! `mistralrs-kv run`: one answer, or a conversation.
 use std::{
-    fs,
+    fmt, fs,
     io::{self, BufRead, IsTerminal, Write},
-    path::{Path, PathBuf},
-    time::Duration,
+    path::PathBuf,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
@@ -104,11 +104,13 @@ impl Run {
         }))
     }
 
-    /// Prints an answer as it comes, and what its cache held.
+    /// Prints an answer as it comes, how fast it came, and what its cache held.
     async fn answer(&self, engine: &Engine, prompt: Prompt) -> Result<String> {
         let mut out = io::stdout();
+        let mut clock = Clock::start();
         let answer = engine
             .stream(self.request(prompt), |piece| {
+                clock.tick();
                 // A reader that has gone away ends the request.
                 out.write_all(piece.as_bytes())
                     .and_then(|()| out.flush())
@@ -116,11 +118,14 @@ impl Run {
             })
             .await?;
         println!();
+        eprintln!("{clock}");
         if let Some(report) = report(engine, &answer.text)? {
-            eprintln!("{}", report.summary());
             if let Some(path) = &self.report {
-                write_report(path, &report)?;
+                let written = report.save(path);
+                written
+                    .with_context(|| format!("cannot write the report to {}", path.display()))?;
             }
+            eprintln!("{}", report.summary());
         }
         Ok(answer.text)
     }
@@ -167,6 +172,55 @@ impl Run {
     }
 }
 
+/// When the tokens of an answer came.
+struct Clock {
+    start: Instant,
+    first: Option<Instant>,
+    last: Instant,
+    tokens: u32,
+}
+
+impl Clock {
+    fn start() -> Self {
+        let start = Instant::now();
+        Self {
+            start,
+            first: None,
+            last: start,
+            tokens: 0,
+        }
+    }
+
+    fn tick(&mut self) {
+        self.last = Instant::now();
+        self.first.get_or_insert(self.last);
+        self.tokens += 1;
+    }
+}
+
+impl fmt::Display for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let first = self.first.unwrap_or(self.last);
+        let (more, seconds) = (
+            self.tokens.saturating_sub(1),
+            (self.last - first).as_secs_f64(),
+        );
+        write!(
+            f,
+            "first token after {:.2} s",
+            (first - self.start).as_secs_f64()
+        )?;
+        if more > 0 && seconds > 0.0 {
+            write!(
+                f,
+                ", then {more} in {seconds:.2} s ({:.1} tokens/s)",
+                f64::from(more) / seconds
+            )?;
+        }
+        Ok(())
+    }
+}
+
 /// What the request that has just ended held; `None` without a policy.
 fn report(engine: &Engine, text: &str) -> Result<Option<Report>> {
     let Some(runtime) = engine.runtime() else {
@@ -187,12 +241,6 @@ fn report(engine: &Engine, text: &str) -> Result<Option<Report>> {
         ended,
         text.to_owned(),
     )))
-}
-
-fn write_report(path: &Path, report: &Report) -> Result<()> {
-    let json = serde_json::to_string_pretty(report).context("the report")?;
-    fs::write(path, json + "\n")
-        .with_context(|| format!("cannot write the report to {}", path.display()))
 }
 
 fn out_of_range(field: &'static str, value: impl ToString, allowed: &str) -> StartError {

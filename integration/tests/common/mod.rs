@@ -1,7 +1,7 @@
 //! What the engine tests share: where the model is, a recorder of logits, and a tiny random model.
 #![allow(dead_code, reason = "each test file uses a part")]
 
-pub mod tiny;
+pub(crate) mod tiny;
 
 use std::{
     path::{Path, PathBuf},
@@ -13,13 +13,13 @@ use mistralrs_kv::{Answer, CacheConfig, Engine, EngineConfig, Prompt, Request};
 
 /// Which of the prepared models.
 #[derive(Debug, Clone, Copy)]
-pub enum Weights {
+pub(crate) enum Weights {
     Q8,
     F32,
 }
 
 /// The prepared SmolLM2.
-pub fn smollm(weights: Weights) -> PathBuf {
+pub(crate) fn smollm(weights: Weights) -> PathBuf {
     let file = match weights {
         Weights::Q8 => "SmolLM2-135M-Instruct-Q8_0.gguf",
         Weights::F32 => "SmolLM2-135M-Instruct-F32.gguf",
@@ -36,20 +36,22 @@ pub fn smollm(weights: Weights) -> PathBuf {
 }
 
 /// Three different prompts.
-pub const PROMPTS: [&str; 3] = [
+pub(crate) const PROMPTS: [&str; 3] = [
     "Why is the sky blue?",
     "Name the capital of France and tell me one thing that the city is known for.",
     "Explain what a cache is to somebody who has never used a computer.",
 ];
 
-pub fn engine(model: PathBuf, cache: Option<CacheConfig>) -> EngineConfig {
+/// Goes on after the end of the text, so that every answer has as many tokens as were asked for.
+pub(crate) fn engine(model: PathBuf, cache: Option<CacheConfig>) -> EngineConfig {
     EngineConfig {
         cache,
+        ignore_eos: true,
         ..EngineConfig::gguf(model)
     }
 }
 
-pub async fn start(config: EngineConfig) -> Engine {
+pub(crate) async fn start(config: EngineConfig) -> Engine {
     config
         .start()
         .await
@@ -58,9 +60,9 @@ pub async fn start(config: EngineConfig) -> Engine {
 
 /// The logits of every step, and the tokens after them.
 #[derive(Debug, Clone, Default)]
-pub struct Steps {
-    pub logits: Vec<Vec<f32>>,
-    pub tokens: Vec<u32>,
+pub(crate) struct Steps {
+    pub(crate) logits: Vec<Vec<f32>>,
+    pub(crate) tokens: Vec<u32>,
 }
 
 fn argmax(row: &[f32]) -> u32 {
@@ -71,7 +73,7 @@ fn argmax(row: &[f32]) -> u32 {
 }
 
 /// Generates `tokens` tokens and records every step's logits. With `forced`, the model is made to say those tokens.
-pub async fn record(
+pub(crate) async fn record(
     engine: &Engine,
     prompt: Prompt,
     tokens: usize,
@@ -100,7 +102,7 @@ pub async fn record(
 }
 
 /// The two largest logits and the gap between them.
-pub fn top_two(row: &[f32]) -> (u32, f32) {
+pub(crate) fn top_two(row: &[f32]) -> (u32, f32) {
     let best = argmax(row);
     let second = row
         .iter()
@@ -112,7 +114,7 @@ pub fn top_two(row: &[f32]) -> (u32, f32) {
 }
 
 /// The largest difference between two rows of logits.
-pub fn distance(a: &[f32], b: &[f32]) -> f32 {
+pub(crate) fn distance(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len(), "rows of equal length");
     a.iter()
         .zip(b)

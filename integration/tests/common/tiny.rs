@@ -17,10 +17,10 @@ const FEED_FORWARD: u32 = 128;
 const CONTEXT: u32 = 4096;
 
 /// Tokens of the vocabulary.
-pub const VOCABULARY: u32 = 64;
+pub(crate) const VOCABULARY: u32 = 64;
 
 /// Writes the model for `seed`.
-pub fn write(path: &Path, seed: u64) {
+pub(crate) fn write(path: &Path, seed: u64) {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut tensors = vec![
         (

@@ -23,7 +23,11 @@ pub(super) struct HeadModel {
 impl HeadModel {
     pub(super) fn planned(mut tokens: Vec<Token>, growth: Growth) -> Self {
         tokens.sort_by_key(|token| token.position);
-        let mut model = Self { tokens, growth, planned: 0 };
+        let mut model = Self {
+            tokens,
+            growth,
+            planned: 0,
+        };
         model.planned = model.counted().count();
         model
     }
@@ -33,11 +37,17 @@ impl HeadModel {
     }
 
     pub(super) fn find(&self, position: Position) -> Option<&Token> {
-        self.tokens.iter().find(|token| token.position == position)
+        self.index(position).map(|index| &self.tokens[index])
     }
 
     pub(super) fn find_mut(&mut self, position: Position) -> Option<&mut Token> {
-        self.tokens.iter_mut().find(|token| token.position == position)
+        self.index(position).map(|index| &mut self.tokens[index])
+    }
+
+    fn index(&self, position: Position) -> Option<usize> {
+        self.tokens
+            .binary_search_by_key(&position, |token| token.position)
+            .ok()
     }
 
     /// Tokens that may have to go for others, oldest first: not pinned, and behind the sinks.
@@ -63,15 +73,28 @@ impl HeadModel {
         let Growth::EvictLowest { limit, recent } = self.growth else {
             return self.counted().next().map(|token| token.position);
         };
-        let protected = recent.min(limit.max(1) - 1);
-        let newest = &self.tokens[self.tokens.len() - protected.min(self.tokens.len())..];
-        let is_newest = |token: &&Token| newest.iter().any(|other| other.position == token.position);
-        let mut others: Vec<&Token> = self.counted().filter(|token| !is_newest(token)).collect();
-        // Worst first: the lowest score, and of equal ones the latest.
-        let score = |token: &Token| if token.score.is_nan() { f32::NEG_INFINITY } else { token.score };
-        others.sort_by_key(|token| std::cmp::Reverse(token.position));
-        others.sort_by(|a, b| score(a).partial_cmp(&score(b)).unwrap_or(std::cmp::Ordering::Equal));
-        others.first().map(|token| token.position)
+        let protected = recent.min(limit.max(1) - 1).min(self.tokens.len());
+        // Tokens stand by age, so whoever is older than the first protected one is not among the newest.
+        let first_protected = self
+            .tokens
+            .get(self.tokens.len() - protected)
+            .map(|token| token.position);
+        let score = |token: &Token| {
+            if token.score.is_nan() {
+                f32::NEG_INFINITY
+            } else {
+                token.score
+            }
+        };
+        let mut worst: Option<&Token> = None;
+        for token in self.counted() {
+            let is_protected = first_protected.is_some_and(|first| token.position >= first);
+            // Of equal scores the later position goes, and that is the one met last.
+            if !is_protected && worst.is_none_or(|worst| score(token) <= score(worst)) {
+                worst = Some(token);
+            }
+        }
+        worst.map(|token| token.position)
     }
 
     /// Whether the head will be one token longer for a newcomer.
@@ -98,7 +121,12 @@ pub(super) fn pages(tokens: usize, block: usize) -> usize {
 }
 
 /// The most pages that a sequence under a demand can come to hold.
-pub(super) fn demanded(demand: &Demand, geometry: &Geometry, tokens: usize, pinned: usize) -> usize {
+pub(super) fn demanded(
+    demand: &Demand,
+    geometry: &Geometry,
+    tokens: usize,
+    pinned: usize,
+) -> usize {
     let longest = tokens.max(geometry.max_positions);
     let even = |held: usize| geometry.layers * geometry.kv_heads * pages(held, geometry.block);
     match demand.bound {

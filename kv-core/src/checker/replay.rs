@@ -2,10 +2,10 @@
 use std::collections::BTreeMap;
 
 use super::{
-    HeadId, Violation, check,
+    Violation,
     model::{HeadModel, Token, demanded, pages},
 };
-use crate::{Address, CacheError, Demand, Full, Geometry, Kept, Ledger, Pins, Position, SeqId, Slot};
+use crate::{Address, CacheError, Demand, Full, Geometry, Kept, Ledger, Pins, Position, SeqId};
 
 /// A [`Ledger`] whose every call is repeated on a model that knows no slots and no pages, and whose tokens' bytes go
 /// into a fake page memory at the addresses that the ledger returns.
@@ -31,25 +31,25 @@ pub struct Replay {
     pub(super) memory: Vec<u64>,
     written: u64,
     pub(super) sequences: BTreeMap<SeqId, Shadow>,
-    fault: Option<Violation>,
+    pub(super) fault: Option<Violation>,
 }
 
 /// What is known of a sequence.
 #[derive(Debug)]
 pub(super) struct Shadow {
-    heads: Vec<HeadModel>,
+    pub(super) heads: Vec<HeadModel>,
     demand: Demand,
     pins: Pins,
     /// Pages held and promised.
-    promise: usize,
-    prompt: usize,
-    seen: usize,
-    pages_peak: usize,
+    pub(super) promise: usize,
+    pub(super) prompt: usize,
+    pub(super) seen: usize,
+    pub(super) pages_peak: usize,
     pub(super) overwrites: u64,
 }
 
 impl Shadow {
-    fn pages(&self, block: usize) -> usize {
+    pub(super) fn pages(&self, block: usize) -> usize {
         self.heads.iter().map(|head| head.pages(block)).sum()
     }
 
@@ -95,7 +95,12 @@ impl Replay {
     fn expect(&mut self, seq: SeqId, missing: usize, granted: bool) {
         let free = self.unpromised();
         if granted != (missing <= free) {
-            self.blame(Violation::Admission { seq, missing, free, granted });
+            self.blame(Violation::Admission {
+                seq,
+                missing,
+                free,
+                granted,
+            });
         }
     }
 
@@ -104,13 +109,21 @@ impl Replay {
     /// # Errors
     ///
     /// What the ledger answers.
-    pub fn reserve(&mut self, seq: SeqId, tokens: usize, demand: Demand, pins: &Pins) -> Result<(), Full> {
+    pub fn reserve(
+        &mut self,
+        seq: SeqId,
+        tokens: usize,
+        demand: Demand,
+        pins: &Pins,
+    ) -> Result<(), Full> {
         let geometry = *self.ledger.geometry();
         let (promise, demand_first, pins_first) = match self.sequences.get(&seq) {
             Some(shadow) => (shadow.promise, shadow.demand, &shadow.pins),
             None => (0, demand, pins),
         };
-        let pinned = (0..tokens).filter(|&position| pins_first.contains(Position::new(position))).count();
+        let pinned = (0..tokens)
+            .filter(|&position| pins_first.contains(Position::new(position)))
+            .count();
         let wanted = demanded(&demand_first, &geometry, tokens, pinned).max(promise);
         let result = self.ledger.reserve(seq, tokens, demand, pins);
         self.expect(seq, wanted - promise, result.is_ok());
@@ -142,18 +155,30 @@ impl Replay {
         prompt: usize,
         kept: &Kept,
     ) -> Result<Vec<Vec<Address>>, CacheError> {
-        let Geometry { kv_heads, block, .. } = *self.ledger.geometry();
+        let Geometry {
+            kv_heads, block, ..
+        } = *self.ledger.geometry();
         let result = self.ledger.write_prompt(seq, layer, prompt, kept);
         if matches!(result, Ok(_) | Err(CacheError::Full(_))) {
-            let missing = self.missing(seq, kept.slots.iter().map(|slots| pages(slots.len(), block)).sum());
+            let missing = self.missing(
+                seq,
+                kept.slots
+                    .iter()
+                    .map(|slots| pages(slots.len(), block))
+                    .sum(),
+            );
             self.expect(seq, missing, result.is_ok());
         }
         let addresses = result?;
-        for head in 0..kv_heads {
-            let positions: Vec<Position> = kept.slots[head].iter().map(|&slot| Position(slot)).collect();
-            let tokens = self.write(seq, &positions, &addresses[head]);
+        for (head, addresses) in addresses.iter().enumerate() {
+            let positions: Vec<Position> = kept.slots[head]
+                .iter()
+                .map(|&slot| Position(slot))
+                .collect();
+            let tokens = self.write(seq, &positions, addresses);
             if let Some(shadow) = self.sequences.get_mut(&seq) {
-                shadow.heads[layer * kv_heads + head] = HeadModel::planned(tokens, kept.growth[head]);
+                shadow.heads[layer * kv_heads + head] =
+                    HeadModel::planned(tokens, kept.growth[head]);
             }
         }
         if let Some(shadow) = self.sequences.get_mut(&seq) {
@@ -168,14 +193,23 @@ impl Replay {
     /// # Errors
     ///
     /// What the ledger answers.
-    pub fn append(&mut self, seq: SeqId, layer: usize, position: Position) -> Result<Vec<Address>, CacheError> {
-        let Geometry { kv_heads, block, .. } = *self.ledger.geometry();
+    pub fn append(
+        &mut self,
+        seq: SeqId,
+        layer: usize,
+        position: Position,
+    ) -> Result<Vec<Address>, CacheError> {
+        let Geometry {
+            kv_heads, block, ..
+        } = *self.ledger.geometry();
         let result = self.ledger.append(seq, layer, position);
         if matches!(result, Ok(_) | Err(CacheError::Full(_))) {
             let begun = self.sequences.get(&seq).map_or(0, |shadow| {
                 let heads = &shadow.heads[layer * kv_heads..(layer + 1) * kv_heads];
                 let pinned = shadow.pins.contains(position);
-                let begins = |head: &&HeadModel| head.will_grow(pinned) && head.tokens().len() % block == 0;
+                let begins = |head: &&HeadModel| {
+                    head.will_grow(pinned) && head.tokens().len().is_multiple_of(block)
+                };
                 heads.iter().filter(begins).count()
             });
             let missing = self.missing(seq, begun);
@@ -186,7 +220,8 @@ impl Replay {
             let token = self.write(seq, &[position], &[*address]);
             if let Some(shadow) = self.sequences.get_mut(&seq) {
                 for token in token {
-                    shadow.overwrites += u64::from(shadow.heads[layer * kv_heads + head].arrive(token));
+                    shadow.overwrites +=
+                        u64::from(shadow.heads[layer * kv_heads + head].arrive(token));
                 }
             }
         }
@@ -205,7 +240,13 @@ impl Replay {
     /// # Panics
     ///
     /// If the row has another length than the head.
-    pub fn observe(&mut self, seq: SeqId, layer: usize, head: usize, row: &[f32]) -> Result<(), CacheError> {
+    pub fn observe(
+        &mut self,
+        seq: SeqId,
+        layer: usize,
+        head: usize,
+        row: &[f32],
+    ) -> Result<(), CacheError> {
         let kv_heads = self.ledger.geometry().kv_heads;
         let scores = self.ledger.scores_mut(seq, layer, head)?;
         assert_eq!(row.len(), scores.len(), "one number for each slot");
@@ -229,7 +270,10 @@ impl Replay {
         let was_open = self.ledger.release(seq).is_some();
         let is_known = self.sequences.remove(&seq).is_some();
         if was_open != is_known {
-            self.blame(Violation::Open { seq, in_ledger: was_open });
+            self.blame(Violation::Open {
+                seq,
+                in_ledger: was_open,
+            });
         }
         was_open
     }
@@ -243,7 +287,9 @@ impl Replay {
     /// Pages that a call wants beyond what its sequence was promised.
     fn missing(&self, seq: SeqId, begun: usize) -> usize {
         let block = self.ledger.geometry().block;
-        self.sequences.get(&seq).map_or(0, |shadow| (shadow.pages(block) + begun).saturating_sub(shadow.promise))
+        self.sequences.get(&seq).map_or(0, |shadow| {
+            (shadow.pages(block) + begun).saturating_sub(shadow.promise)
+        })
     }
 
     /// Writes new bytes for the tokens of one head.
@@ -253,120 +299,23 @@ impl Replay {
         for (&position, address) in positions.iter().zip(addresses) {
             self.written += 1;
             // An address outside the memory shows as bytes that are not there.
-            if let Some(cell) = self.memory.get_mut(address.page.index() * block + address.offset) {
+            if let Some(cell) = self
+                .memory
+                .get_mut(address.page.index() * block + address.offset)
+            {
                 *cell = self.written;
             }
-            let pinned = self.sequences.get(&seq).is_some_and(|shadow| shadow.pins.contains(position));
-            tokens.push(Token { position, payload: self.written, score: 0.0, pinned });
+            let pinned = self
+                .sequences
+                .get(&seq)
+                .is_some_and(|shadow| shadow.pins.contains(position));
+            tokens.push(Token {
+                position,
+                payload: self.written,
+                score: 0.0,
+                pinned,
+            });
         }
         tokens
-    }
-
-    /// Checks what is cheap enough for every call: that no call was answered wrongly, and the pool's totals.
-    ///
-    /// # Errors
-    ///
-    /// The first [`Violation`] found.
-    pub fn check_totals(&self) -> Result<(), Violation> {
-        if let Some(fault) = self.fault {
-            return Err(fault);
-        }
-        let block = self.ledger.geometry().block;
-        let usage = self.ledger.pool().usage();
-        let counted = self.sequences.values().map(|shadow| shadow.pages(block)).sum();
-        if usage.held != counted {
-            return Err(Violation::HeldCount { reported: usage.held, peak: usage.peak, counted });
-        }
-        let promised: usize = self.sequences.values().map(|shadow| shadow.promise).sum();
-        if usage.promised != promised - counted {
-            return Err(Violation::PromiseSum { promised: usage.promised, credits: promised - counted });
-        }
-        Ok(())
-    }
-
-    /// Checks everything: the ledger as it stands ([`check`]), and every token, its bytes and its score against the
-    /// model.
-    ///
-    /// # Errors
-    ///
-    /// The first [`Violation`] found.
-    pub fn check(&self) -> Result<(), Violation> {
-        self.check_totals()?;
-        check(&self.ledger)?;
-        for (seq, sequence) in self.ledger.sequences() {
-            let Some(shadow) = self.sequences.get(&seq) else {
-                return Err(Violation::Open { seq, in_ledger: true });
-            };
-            let (held, credit, expected) = (sequence.pages_held(), sequence.credit(), shadow.promise);
-            if held + credit != expected {
-                return Err(Violation::Promise { seq, held, credit, expected });
-            }
-            self.check_heads(seq, shadow)?;
-            self.check_report(seq, shadow)?;
-        }
-        match self.sequences.keys().find(|&&seq| self.ledger.sequence(seq).is_err()) {
-            Some(&seq) => Err(Violation::Open { seq, in_ledger: false }),
-            None => Ok(()),
-        }
-    }
-
-    fn check_heads(&self, seq: SeqId, shadow: &Shadow) -> Result<(), Violation> {
-        let Geometry { kv_heads, block, .. } = *self.ledger.geometry();
-        for (index, model) in shadow.heads.iter().enumerate() {
-            let head = HeadId { seq, layer: index / kv_heads, head: index % kv_heads };
-            let Ok(table) = self.ledger.head(seq, head.layer, head.head) else {
-                return Err(Violation::Open { seq, in_ledger: false });
-            };
-            let missing = model.tokens().iter().find(|token| !table.positions().contains(&token.position));
-            if let Some(&Token { position, .. }) = missing {
-                return Err(Violation::TokenMissing { head, position });
-            }
-            for (slot, (&position, &found)) in table.positions().iter().zip(table.scores()).enumerate() {
-                let Some(token) = model.find(position) else {
-                    return Err(Violation::TokenExtra { head, position });
-                };
-                let (page, offset) = table.address(Slot::new(slot));
-                let bytes = self.memory.get(page.index() * block + offset).copied().unwrap_or(0);
-                if bytes != token.payload {
-                    let expected = token.payload;
-                    return Err(Violation::Bytes { head, position, page, offset, expected, found: bytes });
-                }
-                if found.to_bits() != token.score.to_bits() {
-                    return Err(Violation::Score { head, position, expected: token.score, found });
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn check_report(&self, seq: SeqId, shadow: &Shadow) -> Result<(), Violation> {
-        let Geometry { layers, kv_heads, block, .. } = *self.ledger.geometry();
-        let Ok(report) = self.ledger.report(seq) else {
-            return Err(Violation::Open { seq, in_ledger: false });
-        };
-        let counts = [
-            ("prompt tokens", report.prompt_tokens, shadow.prompt),
-            ("cached tokens", report.cached_tokens, shadow.seen),
-            ("pages held", report.pages_held, shadow.pages(block)),
-            ("pages held at its peak", report.pages_held_peak, shadow.pages_peak),
-            ("pages of a full cache", report.pages_full, layers * kv_heads * pages(shadow.seen, block)),
-        ];
-        for (what, reported, expected) in counts {
-            if reported != expected {
-                return Err(Violation::Report { seq, what, reported: reported as u64, expected: expected as u64 });
-            }
-        }
-        let (reported, expected) = (report.overwrites, shadow.overwrites);
-        if reported != expected {
-            return Err(Violation::Report { seq, what: "overwritten tokens", reported, expected });
-        }
-        let kept = report.kept.concat();
-        for (&reported, model) in kept.iter().zip(&shadow.heads) {
-            if reported != model.tokens().len() {
-                let expected = model.tokens().len() as u64;
-                return Err(Violation::Report { seq, what: "kept tokens", reported: reported as u64, expected });
-            }
-        }
-        Ok(())
     }
 }

@@ -16,7 +16,11 @@ pub struct HeadId {
 
 impl fmt::Display for HeadId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "head {} of layer {} of sequence {}", self.head, self.layer, self.seq)
+        write!(
+            f,
+            "head {} of layer {} of sequence {}",
+            self.head, self.layer, self.seq
+        )
     }
 }
 
@@ -144,7 +148,9 @@ pub enum Violation {
         block: usize,
     },
     /// A slot's address is not where its page and place in it say.
-    #[error("{head} puts slot {slot} at page {page}, offset {offset}, which is page {expected_page}, {expected_offset}")]
+    #[error(
+        "{head} puts slot {slot} at page {page}, offset {offset}, which is page {expected_page}, {expected_offset}"
+    )]
     Address {
         /// The head.
         head: HeadId,
@@ -202,7 +208,9 @@ pub enum Violation {
         position: Position,
     },
     /// What lies at a kept token's address is not what was written for it.
-    #[error("{head}: position {position} lies at page {page}, offset {offset}, and {found} is there, not {expected}")]
+    #[error(
+        "{head}: position {position} lies at page {page}, offset {offset}, and {found} is there, not {expected}"
+    )]
     Bytes {
         /// The head.
         head: HeadId,
@@ -230,7 +238,9 @@ pub enum Violation {
         found: f32,
     },
     /// A sequence was promised more or less than its demand.
-    #[error("sequence {seq} holds {held} pages and has {credit} in credit, together they should be {expected}")]
+    #[error(
+        "sequence {seq} holds {held} pages and has {credit} in credit, together they should be {expected}"
+    )]
     Promise {
         /// The sequence.
         seq: SeqId,
@@ -242,7 +252,9 @@ pub enum Violation {
         expected: usize,
     },
     /// The ledger said "full" where there was room, or found room where there was none.
-    #[error("sequence {seq} asked for {missing} pages with {free} free and not promised, granted: {granted}")]
+    #[error(
+        "sequence {seq} asked for {missing} pages with {free} free and not promised, granted: {granted}"
+    )]
     Admission {
         /// The sequence.
         seq: SeqId,

@@ -1,0 +1,106 @@
+//! A policy that is not part of this workspace's build: even layers keep twice the window of odd ones.
+//!
+//! `cargo run --release -p headroom-examples --bin 02-own-policy -- .headroom/models/SmolLM2-135M-Instruct-Q8_0.gguf`
+#![expect(clippy::print_stdout, reason = "an example prints")]
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use kv_core::{
+    Bound, Budget, ConfigError, Geometry, Growth, KeepPlan, LayerView, Needs, Policy, PolicyConfig,
+    Registry,
+};
+use mistralrs_kv::{CacheConfig, EngineConfig, Prompt, Request};
+use serde::{Deserialize, Serialize};
+
+/// What a user may set.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct TwoWindows {
+    /// Window of the odd layers.
+    window: usize,
+}
+
+impl Default for TwoWindows {
+    fn default() -> Self {
+        Self { window: 64 }
+    }
+}
+
+impl PolicyConfig for TwoWindows {
+    const NAME: &'static str = "two-windows";
+    const SUMMARY: &'static str = "even layers keep twice the window of odd ones";
+    type Policy = Self;
+
+    fn bind(self, _: &Geometry, _: Budget) -> Result<Self, ConfigError> {
+        if self.window > 0 {
+            return Ok(self);
+        }
+        let (policy, allowed) = (Self::NAME, "at least 1".into());
+        Err(ConfigError::OutOfRange {
+            policy,
+            field: "window",
+            value: "0".into(),
+            allowed,
+        })
+    }
+}
+
+impl Policy for TwoWindows {
+    fn needs(&self) -> Needs {
+        Needs {
+            bound: Bound::Tokens(2 * self.window),
+            ..Needs::NONE
+        }
+    }
+
+    fn plan(&self, view: &LayerView<'_>, keep: &mut KeepPlan) {
+        let recent = if view.layer % 2 == 0 {
+            2 * self.window
+        } else {
+            self.window
+        };
+        for head in 0..view.heads() {
+            keep.window(head, 0, recent);
+            keep.grow(head, Growth::Ring { sinks: 0, recent });
+        }
+    }
+}
+
+#[tokio::main(flavor = "multi_thread")]
+async fn main() -> Result<()> {
+    let model = std::env::args()
+        .nth(1)
+        .context("usage: 02-own-policy MODEL.gguf")?;
+    let mut registry = Registry::default();
+    registry.add::<TwoWindows>();
+    let mut config = EngineConfig::gguf(model);
+    config.cache = Some(
+        CacheConfig::new("two-windows")
+            .registry(registry)
+            .set("window", 48),
+    );
+    let engine = config.start().await?;
+
+    let answer = engine
+        .generate(Request::greedy(
+            Prompt::chat("Name five uses of a rope."),
+            150,
+        ))
+        .await?;
+    println!("{}", answer.text);
+
+    let runtime = engine.runtime().context("a policy was configured")?;
+    anyhow::ensure!(
+        runtime.wait_ended(Duration::from_secs(10)),
+        "the request ends"
+    );
+    let ended = runtime
+        .take_ended()
+        .pop()
+        .context("the request has a report")?;
+    for (layer, heads) in ended.kept.iter().enumerate().take(4) {
+        println!("layer {layer} keeps {heads:?} tokens in its heads");
+    }
+    Ok(())
+}

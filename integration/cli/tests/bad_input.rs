@@ -1,0 +1,232 @@
+//! What a user can get wrong: exit code 2 and a sentence that names the field, the value and what is allowed.
+#[path = "../../tests/common/tiny.rs"]
+mod tiny;
+
+use std::{
+    fs,
+    path::PathBuf,
+    process::{Command, Output},
+};
+
+/// A folder with a good model, a damaged one and policy files.
+struct Desk {
+    folder: tempfile::TempDir,
+}
+
+impl Desk {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("makes a folder");
+        let desk = Self { folder };
+        tiny::write(&desk.file("good.gguf"), 1);
+        let good = fs::read(desk.file("good.gguf")).expect("reads");
+        fs::write(desk.file("truncated.gguf"), &good[..good.len() - 100]).expect("writes");
+        fs::write(desk.file("header.gguf"), &good[..40]).expect("writes");
+        fs::write(desk.file("text.gguf"), "this is a letter, not a model").expect("writes");
+        fs::write(
+            desk.file("unknown.toml"),
+            "policy = \"streaming-llm\"\nbugdet = \"25%\"\n",
+        )
+        .expect("writes");
+        fs::write(desk.file("broken.toml"), "policy = \n").expect("writes");
+        fs::write(
+            desk.file("budget.toml"),
+            "policy = \"streaming-llm\"\nbudget = \"none\"\n",
+        )
+        .expect("writes");
+        desk
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Runs with `@name` standing for a file of the desk.
+    fn run(&self, arguments: &str) -> Output {
+        let words = arguments
+            .split_whitespace()
+            .map(|word| match word.strip_prefix('@') {
+                Some(name) => self.file(name).into_os_string(),
+                None => word.into(),
+            });
+        Command::new(env!("CARGO_BIN_EXE_mistralrs-kv"))
+            .arg("run")
+            .args(words)
+            .env_remove("HEADROOM_MODEL")
+            .output()
+            .expect("the program runs")
+    }
+}
+
+/// Arguments after `run`, and what the message must hold.
+const CASES: &[(&str, &[&str])] = &[
+    ("-p hi", &["`model` is missing", "HEADROOM_MODEL"]),
+    ("-m @nowhere.gguf -p hi", &["nowhere.gguf"]),
+    ("-m @text.gguf -p hi", &["text.gguf", "not a GGUF file"]),
+    ("-m @header.gguf -p hi", &["header.gguf", "damaged"]),
+    ("-m @truncated.gguf -p hi", &["truncated", "ends at byte"]),
+    (
+        "-m @good.gguf -p hi --policy streming-llm",
+        &["`streming-llm`", "keep-all, streaming-llm"],
+    ),
+    (
+        "-m @good.gguf -p hi --policy streaming-llm --set sink=4",
+        &["unknown field `sink`", "`sinks`"],
+    ),
+    (
+        "-m @good.gguf -p hi --policy streaming-llm --set sinks=many",
+        &["many", "expected usize"],
+    ),
+    (
+        "-m @good.gguf -p hi --policy streaming-llm --set sinks",
+        &["`sinks`", "field=value"],
+    ),
+    (
+        "-m @good.gguf -p hi --policy streaming-llm --budget 0",
+        &["`budget` is `0`", "from 1"],
+    ),
+    (
+        "-m @good.gguf -p hi --policy streaming-llm --budget lots",
+        &["`budget` is `lots`", "25%"],
+    ),
+    (
+        "-m @good.gguf -p hi --policy streaming-llm --budget 150%",
+        &["`budget` is `150%`", "at most 100%"],
+    ),
+    (
+        "-m @good.gguf -p hi --policy streaming-llm --budget 1KiB",
+        &["`budget` is 1KiB", "at least"],
+    ),
+    (
+        "-m @good.gguf -p hi --policy streaming-llm --budget 3000 --pa-memory-mb 1",
+        &["`budget` is 3000", "at most 2048"],
+    ),
+    (
+        "-m @good.gguf -p hi --policy streaming-llm --budget 64 --set sinks=64",
+        &["`sinks` is 64", "below the 64 tokens"],
+    ),
+    (
+        "-m @good.gguf -p hi --policy streaming-llm --budget 64 --set recent=61",
+        &["`recent` is 61", "at most 60"],
+    ),
+    (
+        "-m @good.gguf -p hi --policy streaming-llm --budget 64 --set recent=0",
+        &["`recent` is 0", "at least 1"],
+    ),
+    (
+        "-m @good.gguf -p hi --policy keep-all --budget 64",
+        &["`budget` is 64", "keep-all"],
+    ),
+    (
+        "-m @good.gguf -p hi --budget 64",
+        &["`budget` is 64", "left out without `--policy`"],
+    ),
+    (
+        "-m @good.gguf -p hi --report @r.json",
+        &["`report`", "left out without `--policy`"],
+    ),
+    (
+        "-m @good.gguf -p hi --policy keep-all --pa-block-size 7",
+        &["`pa-block-size` is 7", "8, 16 or 32"],
+    ),
+    (
+        "-m @good.gguf -p hi --policy keep-all --pa-memory-mb 0",
+        &["`pa-memory-mb` is 0", "at least 1"],
+    ),
+    (
+        "-m @good.gguf -p hi --policy keep-all --max-seqs 0",
+        &["`max-seqs` is 0", "at least 1"],
+    ),
+    (
+        "-m @good.gguf -p hi --max-tokens 0",
+        &["`max-tokens` is 0", "at least 1"],
+    ),
+    (
+        "-m @good.gguf -p hi --temperature=-1",
+        &["`temperature` is -1", "0 or more"],
+    ),
+    ("-m @good.gguf --prompt-file @nowhere.txt", &["nowhere.txt"]),
+    (
+        "-m @good.gguf -p hi --policy-file @unknown.toml",
+        &["unknown.toml", "bugdet", "line 2"],
+    ),
+    (
+        "-m @good.gguf -p hi --policy-file @broken.toml",
+        &["broken.toml", "line 1"],
+    ),
+    (
+        "-m @good.gguf -p hi --policy-file @budget.toml",
+        &["budget.toml", "none"],
+    ),
+];
+
+#[test]
+fn every_mistake_is_refused_by_name_with_exit_code_2() {
+    let desk = Desk::new();
+    for (arguments, expected) in CASES {
+        let output = desk.run(arguments);
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(
+            output.status.code(),
+            Some(2),
+            "`{arguments}` said: {message}"
+        );
+        for part in *expected {
+            assert!(
+                message.contains(part),
+                "`{arguments}` should name {part:?}, said: {message}"
+            );
+        }
+        assert!(
+            !message.contains("panicked"),
+            "`{arguments}` panicked: {message}"
+        );
+    }
+}
+
+#[test]
+fn a_report_says_what_the_pages_held() {
+    let desk = Desk::new();
+    let output = desk.run("-m @good.gguf --raw -p aaaabbbbccccddddaaaabbbb --policy streaming-llm --budget 8 --pa-block-size 8 --max-tokens 20 --ignore-eos --report @report.json");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let text = fs::read_to_string(desk.file("report.json")).expect("the report is written");
+    let report: serde_json::Value = serde_json::from_str(&text).expect("the report is JSON");
+    let number = |field: &str| {
+        report[field]
+            .as_u64()
+            .unwrap_or_else(|| panic!("`{field}` in {report}"))
+    };
+    assert_eq!(
+        (report["policy"].as_str(), report["budget"].as_str()),
+        (Some("streaming-llm"), Some("8"))
+    );
+    assert_eq!(
+        (number("prompt_tokens"), number("generated_tokens")),
+        (22, 20)
+    );
+    // 2 layers of 2 heads: one page of 8 tokens each, against 41 tokens in 6 pages each.
+    assert_eq!((number("pages_held_peak"), number("pages_full")), (4, 24));
+    assert_eq!(number("bytes_full"), 6 * number("bytes_held_peak"));
+    assert_eq!(report["kept"], serde_json::json!([[8, 8], [8, 8]]));
+    assert!(!report["text"].as_str().expect("a text").is_empty());
+}
+
+#[test]
+fn policies_are_listed_with_their_fields() {
+    let output = Command::new(env!("CARGO_BIN_EXE_mistralrs-kv"))
+        .arg("policies")
+        .output()
+        .expect("the program runs");
+    let text = String::from_utf8_lossy(&output.stdout);
+    for part in [
+        "keep-all",
+        "streaming-llm",
+        "--set sinks=4",
+        "--set recent=...",
+    ] {
+        assert!(text.contains(part), "{part:?} in {text}");
+    }
+}

@@ -1,0 +1,375 @@
+//! The runtime driven through the hook by a host that is not the engine: what it refuses, and what it computes.
+use std::sync::Arc;
+
+use attention_kernels::oracle;
+use candle_core::{DType, Device, Tensor, TensorId};
+use kv_core::{
+    Budget, ConfigError, Geometry, KeepPlan, LayerView, Needs, Observation, Policy, PolicyConfig,
+    Registry,
+};
+use kv_hook::{Batch, Handle, KvRuntime, LayerCall, LayerSpec, PoolSpec};
+use mistralrs_kv::{CacheConfig, Runtime};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+const LAYERS: usize = 2;
+const HEADS: usize = 3;
+const GROUP: usize = 2;
+const DIM: usize = 64;
+const SCALE: f32 = 0.125;
+
+fn spec(dtype: DType) -> PoolSpec {
+    let layer = LayerSpec {
+        kv_heads: HEADS,
+        key_dim: DIM,
+        value_dim: DIM,
+        own_cache: true,
+        device: Device::Cpu,
+    };
+    PoolSpec {
+        blocks: 64,
+        block: 16,
+        query_heads: HEADS * GROUP,
+        latent: false,
+        max_positions: 1024,
+        dtype,
+        layers: vec![layer; LAYERS],
+    }
+}
+
+fn refusal(config: CacheConfig, change: impl FnOnce(&mut PoolSpec)) -> String {
+    let mut spec = spec(DType::F32);
+    change(&mut spec);
+    let refused = Runtime::new(config).open_pool(&spec);
+    refused.expect_err("the pool must not open").to_string()
+}
+
+#[test]
+fn models_that_cannot_be_served_are_refused_with_a_sentence() {
+    let cases: [(&str, fn(&mut PoolSpec)); 7] = [
+        ("latent vectors (MLA)", |spec| spec.latent = true),
+        ("layer 1 has 2", |spec| spec.layers[1].kv_heads = 2),
+        ("another layer's cache", |spec| {
+            spec.layers[1].own_cache = false;
+        }),
+        ("its keys have 64 dimensions, its values 32", |spec| {
+            spec.layers
+                .iter_mut()
+                .for_each(|layer| layer.value_dim = 32);
+        }),
+        ("7 query heads do not divide among 3", |spec| {
+            spec.query_heads = 7;
+        }),
+        ("BF16, must be F32 or F16", |spec| spec.dtype = DType::BF16),
+        ("no attention layers", |spec| spec.layers.clear()),
+    ];
+    for (expected, change) in cases {
+        let message = refusal(CacheConfig::new("keep-all"), change);
+        assert!(message.contains(expected), "{expected:?} in {message:?}");
+    }
+}
+
+#[test]
+fn a_cache_in_8_bits_is_refused() {
+    let message = refusal(CacheConfig::new("keep-all"), |spec| {
+        spec.dtype = DType::F8E4M3;
+    });
+    assert!(message.contains("F8E4M3"), "{message}");
+}
+
+/// A policy that asks for what this runtime does not supply.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Curious {}
+
+impl PolicyConfig for Curious {
+    const NAME: &'static str = "curious";
+    const SUMMARY: &'static str = "wants to see attention";
+    type Policy = Self;
+
+    fn bind(self, _: &Geometry, _: Budget) -> Result<Self, ConfigError> {
+        Ok(self)
+    }
+}
+
+impl Policy for Curious {
+    fn needs(&self) -> Needs {
+        Needs {
+            observation: Observation::Window { queries: 32 },
+            ..Needs::NONE
+        }
+    }
+
+    fn plan(&self, _: &LayerView<'_>, _: &mut KeepPlan) {}
+}
+
+#[test]
+fn a_policy_that_needs_more_than_the_runtime_has_is_refused_by_name() {
+    let mut registry = Registry::default();
+    registry.add::<Curious>();
+    let message = refusal(CacheConfig::new("curious").registry(registry), |_| ());
+    for part in ["curious", "the attention of the last 32 prompt queries"] {
+        assert!(message.contains(part), "{part:?} in {message:?}");
+    }
+}
+
+/// One sequence as this host remembers it: every token's keys and values, `[L][H][T * D]`.
+struct Remembered {
+    id: usize,
+    keys: Vec<Vec<Vec<f32>>>,
+    values: Vec<Vec<Vec<f32>>>,
+    length: usize,
+}
+
+/// A host with random activations.
+struct Host {
+    runtime: Arc<Runtime>,
+    caches: Vec<TensorId>,
+    rng: ChaCha8Rng,
+    dtype: DType,
+    // Kept, for a tensor's id lives as long as the tensor.
+    _names: Vec<(Tensor, Tensor)>,
+}
+
+impl Host {
+    fn new(config: CacheConfig, dtype: DType, seed: u64) -> Self {
+        let runtime = Runtime::new(config);
+        let names = runtime.open_pool(&spec(dtype)).expect("the pool opens");
+        let caches = names.iter().map(|(key, _)| key.id()).collect();
+        let rng = ChaCha8Rng::seed_from_u64(seed);
+        Self {
+            runtime,
+            caches,
+            rng,
+            dtype,
+            _names: names,
+        }
+    }
+
+    /// A random tensor in the host's type, and its numbers as that type holds them.
+    fn random(&mut self, shape: (usize, usize, usize, usize)) -> (Tensor, Vec<f32>) {
+        let (s, h, t, d) = shape;
+        let numbers: Vec<f32> = (0..s * h * t * d)
+            .map(|_| self.rng.random_range(-2.0..2.0))
+            .collect();
+        let tensor = Tensor::from_vec(numbers, shape, &Device::Cpu).expect("a tensor");
+        let tensor = tensor.to_dtype(self.dtype).expect("converts");
+        let held = tensor.to_dtype(DType::F32).and_then(|t| t.flatten_all());
+        (tensor, held.and_then(|t| t.to_vec1()).expect("reads back"))
+    }
+
+    /// One pass over all layers for sequences of equal new length; returns each layer's output of a decode step.
+    fn pass(&mut self, sequences: &mut [Remembered], new: usize, is_prompt: bool) -> Vec<Step> {
+        let batch = Batch {
+            runtime: Handle::new(self.runtime.clone()),
+            seq_ids: sequences.iter().map(|sequence| sequence.id).collect(),
+            is_prompt,
+            positions: sequences.iter().map(|sequence| sequence.length).collect(),
+            new_lens: vec![new; sequences.len()],
+        };
+        for sequence in sequences.iter_mut() {
+            sequence.length += new;
+            self.runtime
+                .reserve(sequence.id, sequence.length)
+                .expect("the pool has room");
+        }
+        let mut steps = Vec::new();
+        for layer in 0..LAYERS {
+            let (queries, query_numbers) = self.random((sequences.len(), HEADS * GROUP, new, DIM));
+            let (keys, key_numbers) = self.random((sequences.len(), HEADS, new, DIM));
+            let (values, value_numbers) = self.random((sequences.len(), HEADS, new, DIM));
+            for (index, sequence) in sequences.iter_mut().enumerate() {
+                for head in 0..HEADS {
+                    let rows =
+                        (index * HEADS + head) * new * DIM..(index * HEADS + head + 1) * new * DIM;
+                    sequence.keys[layer][head].extend(&key_numbers[rows.clone()]);
+                    sequence.values[layer][head].extend(&value_numbers[rows]);
+                }
+            }
+            let call = LayerCall {
+                cache: self.caches[layer],
+                batch: &batch,
+                queries: &queries,
+                keys: &keys,
+                values: &values,
+                softmax_scale: SCALE,
+                softcap: None,
+                sliding_window: None,
+            };
+            if new > 1 {
+                self.runtime.prompt(&call).expect("the prompt is kept");
+            } else {
+                let out = self.runtime.decode(&call).expect("a decode step");
+                assert_eq!(out.dims(), [sequences.len(), HEADS * GROUP, DIM]);
+                let out = out.to_dtype(DType::F32).and_then(|t| t.flatten_all());
+                let output = out.and_then(|t| t.to_vec1()).expect("reads back");
+                steps.push(Step {
+                    queries: query_numbers,
+                    output,
+                });
+            }
+        }
+        steps
+    }
+}
+
+/// Queries and output of one layer's decode step, `[S, H * G, D]`.
+struct Step {
+    queries: Vec<f32>,
+    output: Vec<f32>,
+}
+
+fn remembered(id: usize) -> Remembered {
+    let empty = || vec![vec![Vec::new(); HEADS]; LAYERS];
+    Remembered {
+        id,
+        keys: empty(),
+        values: empty(),
+        length: 0,
+    }
+}
+
+/// What `StreamingLLM` holds of a text of `length` tokens.
+fn window(length: usize, sinks: usize, budget: usize) -> Vec<usize> {
+    if length <= budget {
+        return (0..length).collect();
+    }
+    (0..sinks)
+        .chain(length - (budget - sinks)..length)
+        .collect()
+}
+
+/// The oracle's attention over the positions in `kept`.
+fn expected(
+    sequence: &Remembered,
+    layer: usize,
+    head: usize,
+    kept: &[usize],
+    query: &[f32],
+) -> Vec<f64> {
+    let rows = |all: &[f32]| -> Vec<f32> {
+        kept.iter()
+            .flat_map(|&position| &all[position * DIM..(position + 1) * DIM])
+            .copied()
+            .collect()
+    };
+    let keys = rows(&sequence.keys[layer][head]);
+    let values = rows(&sequence.values[layer][head]);
+    oracle::attend(&keys, &values, query, SCALE, None)
+}
+
+/// Norm-wise relative error of attention over a ring, in batches of mixed lengths, against the oracle over the kept
+/// positions. 32-bit outputs: 1e-5. 16-bit outputs are rounded once more at the end, to 11 bits: 1e-3.
+fn matches_the_oracle(dtype: DType, bound: f64) {
+    let seed: u64 = rand::random();
+    let (sinks, budget) = (3, 37);
+    let config = CacheConfig::new("streaming-llm")
+        .budget(Budget::Tokens(budget))
+        .set("sinks", sinks);
+    let mut host = Host::new(config, dtype, seed);
+    let mut sequences = vec![remembered(7), remembered(8), remembered(9)];
+    for (sequence, prompt) in sequences.iter_mut().zip([1, 20, 90]) {
+        host.pass(std::slice::from_mut(sequence), prompt, true);
+    }
+    for step in 0..60 {
+        let steps = host.pass(&mut sequences, 1, false);
+        for (layer, Step { queries, output }) in steps.iter().enumerate() {
+            for (index, sequence) in sequences.iter().enumerate() {
+                let kept = window(sequence.length, sinks, budget);
+                for query_head in 0..HEADS * GROUP {
+                    let row = (index * HEADS * GROUP + query_head) * DIM;
+                    let query = &queries[row..row + DIM];
+                    let want = expected(sequence, layer, query_head / GROUP, &kept, query);
+                    let error = relative_error(&output[row..row + DIM], &want);
+                    assert!(
+                        error <= bound,
+                        "{dtype:?}: relative error {error} at step {step}, layer {layer}, sequence {index} (seed {seed})"
+                    );
+                }
+            }
+        }
+    }
+    let geometry = host.runtime.geometry().expect("open");
+    for report in host.runtime.open_sequences() {
+        assert_eq!(report.pages_held, geometry.full_pages(budget));
+        assert!(report.kept.iter().flatten().all(|&kept| kept == budget));
+    }
+    for sequence in &sequences {
+        host.runtime.release(sequence.id);
+    }
+    let pool = host.runtime.stats().expect("open").pool;
+    assert_eq!((pool.held, pool.promised), (0, 0), "{pool:?}");
+}
+
+fn relative_error(got: &[f32], want: &[f64]) -> f64 {
+    let difference: f64 = got
+        .iter()
+        .zip(want)
+        .map(|(g, w)| (f64::from(*g) - w).powi(2))
+        .sum();
+    let norm: f64 = want.iter().map(|w| w * w).sum();
+    // Random values nearly cancel now and then; a tenth of a typical value's norm keeps the measure sound.
+    difference.sqrt()
+        / norm
+            .sqrt()
+            .max(0.1 * f64::from(u32::try_from(DIM).expect("small")).sqrt())
+}
+
+#[test]
+fn attention_over_a_ring_is_the_oracles_in_32_bits() {
+    matches_the_oracle(DType::F32, 1e-5);
+}
+
+#[test]
+fn attention_over_a_ring_is_the_oracles_in_16_bits() {
+    matches_the_oracle(DType::F16, 1e-3);
+}
+
+#[test]
+fn pins_survive_the_ring() {
+    let config = CacheConfig::new("streaming-llm")
+        .budget(Budget::Tokens(20))
+        .pin_prefix(10);
+    let mut host = Host::new(config, DType::F32, 1);
+    let mut sequence = [remembered(1)];
+    host.pass(&mut sequence, 64, true);
+    for _ in 0..50 {
+        let steps = host.pass(&mut sequence, 1, false);
+        let length = sequence[0].length;
+        // The four sinks are among the ten pinned, and pins come on top of the window.
+        let kept: Vec<usize> = (0..10).chain(length - 16..length).collect();
+        let row = &steps[0].queries[..DIM];
+        let want = expected(&sequence[0], 0, 0, &kept, row);
+        let error = relative_error(&steps[0].output[..DIM], &want);
+        assert!(error <= 1e-5, "relative error {error} at length {length}");
+    }
+}
+
+#[test]
+fn a_restarted_engine_finds_an_empty_pool() {
+    let mut host = Host::new(CacheConfig::new("keep-all"), DType::F32, 1);
+    host.pass(&mut [remembered(0), remembered(1)], 40, true);
+    assert!(host.runtime.stats().expect("open").pool.held > 0);
+    host.runtime.reset();
+    let stats = host.runtime.stats().expect("open");
+    assert_eq!(
+        (stats.pool.held, stats.pool.promised, stats.sequences),
+        (0, 0, 0)
+    );
+    host.pass(&mut [remembered(0)], 40, true);
+}
+
+#[test]
+fn a_full_pool_is_a_value_and_changes_nothing() {
+    let host = Host::new(CacheConfig::new("keep-all"), DType::F32, 1);
+    let total = host.runtime.stats().expect("open").pool.total;
+    host.runtime.reserve(1, 1000).expect("room for one");
+    let full = host
+        .runtime
+        .reserve(2, 100)
+        .expect_err("no room for another");
+    assert_eq!(full.wanted, LAYERS * HEADS * 7);
+    assert_eq!(full.free, total - LAYERS * HEADS * 63);
+    host.runtime.release(1);
+    host.runtime.reserve(2, 100).expect("room again");
+}

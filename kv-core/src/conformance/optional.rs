@@ -1,0 +1,176 @@
+//! Properties that a policy has or has not.
+use serde_json::{Map, Value};
+
+use super::{
+    case::Case,
+    config::{fail, fields, read, refuses_well},
+    failure::Failure,
+    plan::{each, resolve},
+    setup::{Setup, bind, models, setups},
+};
+use crate::{Budget, ConfigError, Kept, Pins, PolicyConfig, Position};
+
+/// No head is special: with the heads in reverse, so is the plan. A policy with a table of heads does not have this
+/// property, and one that splits a budget has it only where no two scores are equal.
+///
+/// # Errors
+///
+/// If it does not hold.
+pub fn heads_are_alike<C: PolicyConfig>(configs: &[fn() -> C]) -> Result<(), Failure> {
+    each(configs, |setup, case, _| {
+        let case = case.without_ties(&mut setup.dice());
+        let turned = case.reversed();
+        let kept = resolve(setup, &case, &setup.plan(&case)?, &Pins::default())?;
+        let mut mirrored = resolve(setup, &turned, &setup.plan(&turned)?, &Pins::default())?;
+        mirrored.slots.reverse();
+        mirrored.growth.reverse();
+        if kept == mirrored {
+            return Ok(());
+        }
+        let lens = |kept: &Kept| kept.slots.iter().map(Vec::len).collect::<Vec<_>>();
+        let reason = format!(
+            "treats heads by their number: {:?} and {:?} tokens",
+            lens(&kept),
+            lens(&mirrored)
+        );
+        Err(setup.failure(case, reason))
+    })
+}
+
+/// What a budget keeps of a layer, a larger one keeps too. Not for policies that divide a budget by largest remainder, where a
+/// larger total can give one head less.
+///
+/// # Errors
+///
+/// If it does not hold.
+pub fn budgets_nest<C: PolicyConfig>(configs: &[fn() -> C]) -> Result<(), Failure> {
+    for config in configs {
+        let mut setups = setups(&[*config])?;
+        // Without a budget a method falls back to its own default, which need not be large.
+        setups.retain(|setup| setup.budget != Budget::Full);
+        for (index, one) in setups.iter().enumerate() {
+            for other in setups
+                .iter()
+                .skip(index + 1)
+                .filter(|other| other.geometry == one.geometry)
+            {
+                for case in one.cases() {
+                    check_nesting(one, other, &case)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Compares what two budgets keep of the same layer.
+fn check_nesting(one: &Setup, other: &Setup, case: &Case) -> Result<(), Failure> {
+    let shown = |setup: &Setup| case.with_budget(setup);
+    let mut pair = [(one, shown(one)), (other, shown(other))];
+    pair.sort_by_key(|(_, case)| case.budget);
+    let [(small, narrow), (large, wide)] = &pair;
+    let less = resolve(small, narrow, &small.plan(narrow)?, &Pins::default())?;
+    let more = resolve(large, wide, &large.plan(wide)?, &Pins::default())?;
+    for head in 0..one.geometry.kv_heads {
+        let more: Vec<Position> = wide.kept(&more, head);
+        if let Some(lost) = narrow
+            .kept(&less, head)
+            .into_iter()
+            .find(|kept| !more.contains(kept))
+        {
+            let reason = format!(
+                "keeps position {lost} of head {head}, but not under {}",
+                large.budget
+            );
+            return Err(small.failure(narrow, reason));
+        }
+    }
+    Ok(())
+}
+
+/// A value that must be refused, by the name of its field.
+///
+/// ```
+/// use kv_core::{Budget, conformance::Wrong};
+/// let wrong = Wrong::new("sinks", r#"{"sinks": 64}"#).under(Budget::Tokens(64));
+/// # let _ = wrong;
+/// ```
+#[derive(Debug, Clone)]
+pub struct Wrong {
+    field: &'static str,
+    patch: Map<String, Value>,
+    budget: Budget,
+}
+
+impl Wrong {
+    /// The fields of `patch`, a JSON table, set over a good configuration, without a budget: `field` is to blame.
+    ///
+    /// # Panics
+    ///
+    /// If `patch` is not a JSON table.
+    #[must_use]
+    pub fn new(field: &'static str, patch: &str) -> Self {
+        match serde_json::from_str(patch) {
+            Ok(patch) => Self {
+                field,
+                patch,
+                budget: Budget::Full,
+            },
+            Err(error) => panic!("`{patch}` is not a JSON table: {error}"),
+        }
+    }
+
+    /// The same under a budget.
+    #[must_use]
+    pub fn under(self, budget: Budget) -> Self {
+        Self { budget, ..self }
+    }
+}
+
+/// Wrong values are refused, and the refusal names the policy, the field, its value and what is allowed.
+///
+/// # Errors
+///
+/// If it does not hold.
+pub fn refuses<C: PolicyConfig>(configs: &[fn() -> C], wrongs: &[Wrong]) -> Result<(), Failure> {
+    for config in configs {
+        for Wrong {
+            field,
+            patch,
+            budget,
+        } in wrongs
+        {
+            let good = config();
+            let mut fields = fields(&good)?;
+            fields.extend(patch.clone());
+            let shown = Value::Object(fields.clone());
+            let failure = |reason| {
+                Failure::new(
+                    C::NAME,
+                    format!("the configuration {shown}, budget {budget}"),
+                    reason,
+                )
+            };
+            let bad: C = read(&fields)
+                .map_err(|error| fail(&good, format!("cannot read {shown}: {error}")))?;
+            let Some(geometry) = models().next() else {
+                return Ok(());
+            };
+            match bind(bad, &geometry, *budget)? {
+                Ok(_) => {
+                    return Err(failure(format!(
+                        "accepts it, but `{field}` is out of range"
+                    )));
+                }
+                Err(refusal) => {
+                    refuses_well(&refusal, C::NAME, &fields).map_err(failure)?;
+                    if !matches!(refusal, ConfigError::OutOfRange { field: blamed, .. } if blamed == *field)
+                    {
+                        return Err(failure(format!("does not blame `{field}`: {refusal}")));
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}

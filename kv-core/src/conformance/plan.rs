@@ -1,0 +1,318 @@
+//! Properties of a plan.
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::{
+    case::Case,
+    failure::Failure,
+    setup::{Setup, setups},
+};
+use crate::{Bound, Cadence, Growth, KeepPlan, Kept, Observation, Pins, PolicyConfig};
+
+/// Tries a property on every case of every setup.
+pub(super) fn each<C: PolicyConfig>(
+    configs: &[fn() -> C],
+    check: impl Fn(&Setup, &Case, &KeepPlan) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    for setup in setups(configs)? {
+        for case in setup.cases() {
+            check(&setup, &case, &setup.plan(&case)?)?;
+        }
+    }
+    Ok(())
+}
+
+/// Carries a plan out; a panic is a failure.
+pub(super) fn resolve(
+    setup: &Setup,
+    case: &Case,
+    plan: &KeepPlan,
+    pins: &Pins,
+) -> Result<Kept, Failure> {
+    setup.attempt(case, || {
+        case.view(setup.needs.observation, |view| plan.resolve(view, pins))
+    })
+}
+
+/// A plan names slots and not positions: every slot that it names exists.
+///
+/// # Errors
+///
+/// If it does not hold.
+pub fn plan_names_real_slots<C: PolicyConfig>(configs: &[fn() -> C]) -> Result<(), Failure> {
+    each(configs, |setup, case, plan| {
+        if let Some((head, slot)) = case.blind_view(|view| plan.first_stray(view)) {
+            let held = case.lens()[head];
+            return Err(setup.failure(
+                case,
+                format!("names slot {slot} of head {head}, which has {held}"),
+            ));
+        }
+        let kept = resolve(setup, case, plan, &Pins::default())?;
+        for (head, slots) in kept.slots.iter().enumerate() {
+            let is_sorted = slots.windows(2).all(|pair| pair[0] < pair[1]);
+            if !is_sorted
+                || slots
+                    .last()
+                    .is_some_and(|&slot| slot as usize >= case.lens()[head])
+            {
+                return Err(setup.failure(case, format!("keeps {slots:?} of head {head}")));
+            }
+        }
+        Ok(())
+    })
+}
+
+/// The plan itself keeps the newest token of every head, and does not lean on the guard that would add it.
+///
+/// # Errors
+///
+/// If it does not hold.
+pub fn plan_keeps_the_newest<C: PolicyConfig>(configs: &[fn() -> C]) -> Result<(), Failure> {
+    each(configs, |setup, case, plan| {
+        let run = || case.view(setup.needs.observation, |view| plan.resolve_unguarded(view));
+        let kept = setup.attempt(case, run)?;
+        for (head, slots) in kept.iter().enumerate() {
+            let newest = case.newest(head);
+            if !slots.iter().any(|&slot| slot as usize == newest) {
+                let position = case.position(head, newest);
+                return Err(setup.failure(
+                    case,
+                    format!("drops the newest token of head {head}, position {position}"),
+                ));
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Pinned tokens are kept, and come on top of the bound.
+///
+/// # Errors
+///
+/// If it does not hold.
+pub fn plan_keeps_the_pins<C: PolicyConfig>(configs: &[fn() -> C]) -> Result<(), Failure> {
+    each(configs, |setup, case, plan| {
+        let pins = case.pins(&mut setup.dice());
+        let kept = resolve(setup, case, plan, &pins)?;
+        let mut most_pinned = 0;
+        for head in 0..setup.geometry.kv_heads {
+            let positions = case.kept(&kept, head);
+            let mut pinned = (0..case.lens()[head])
+                .map(|slot| case.position(head, slot))
+                .filter(|&p| pins.contains(p));
+            if let Some(lost) = pinned
+                .clone()
+                .find(|position| !positions.contains(position))
+            {
+                return Err(setup.failure(
+                    case,
+                    format!("drops position {lost} of head {head}, which is pinned"),
+                ));
+            }
+            most_pinned = most_pinned.max(pinned.by_ref().count());
+        }
+        let lens: Vec<usize> = kept.slots.iter().map(Vec::len).collect();
+        setup
+            .fits(&lens, case.budget, most_pinned)
+            .map_err(|much| setup.failure(case, much))
+    })
+}
+
+/// The same view gives the same plan, whatever was planned before, and from another instance too.
+///
+/// # Errors
+///
+/// If it does not hold.
+pub fn plan_is_deterministic<C: PolicyConfig>(configs: &[fn() -> C]) -> Result<(), Failure> {
+    for (setup, fresh) in setups(configs)?.into_iter().zip(setups(configs)?) {
+        let cases = setup.cases();
+        let plans: Vec<KeepPlan> = cases
+            .iter()
+            .map(|case| setup.plan(case))
+            .collect::<Result<_, _>>()?;
+        for (case, plan) in cases.iter().zip(plans).rev() {
+            if setup.plan(case)? != plan || fresh.plan(case)? != plan {
+                return Err(setup.failure(case, "plans the same layer in two ways"));
+            }
+            if setup.policy.needs() != setup.needs {
+                return Err(setup.failure(case, "changes its needs"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Unless a policy says that it is ragged, all heads of a layer keep equally many tokens and grow alike.
+///
+/// # Errors
+///
+/// If it does not hold.
+pub fn plan_is_even_unless_ragged<C: PolicyConfig>(configs: &[fn() -> C]) -> Result<(), Failure> {
+    each(configs, |setup, case, plan| {
+        let kept = resolve(setup, case, plan, &Pins::default())?;
+        let lens: Vec<usize> = kept.slots.iter().map(Vec::len).collect();
+        let is_even = lens.iter().all(|len| len == &lens[0])
+            && kept.growth.iter().all(|g| *g == kept.growth[0]);
+        if !setup.needs.ragged && !is_even {
+            let reason = format!(
+                "says that its heads are even, and keeps {lens:?} tokens, growing by {:?}",
+                kept.growth
+            );
+            return Err(setup.failure(case, reason));
+        }
+        Ok(())
+    })
+}
+
+/// What is kept, and what the heads may grow to, is within the bound; and the bound is within a fixed budget.
+///
+/// # Errors
+///
+/// If it does not hold.
+pub fn plan_fits_its_bound<C: PolicyConfig>(configs: &[fn() -> C]) -> Result<(), Failure> {
+    for setup in setups(configs)? {
+        check_needs(&setup)?;
+    }
+    each(configs, |setup, case, plan| {
+        let kept = resolve(setup, case, plan, &Pins::default())?;
+        let lens: Vec<usize> = kept.slots.iter().map(Vec::len).collect();
+        setup
+            .fits(&lens, case.budget, 0)
+            .map_err(|much| setup.failure(case, much))?;
+        if matches!(
+            setup.needs.cadence,
+            Cadence::LayerPrefill | Cadence::Prefill
+        ) {
+            // Nobody will plan again: the heads grow to this.
+            let grown: Vec<usize> = lens
+                .iter()
+                .zip(&kept.growth)
+                .map(|(&len, growth)| grown(len, *growth))
+                .collect();
+            setup.fits(&grown, case.budget, 0).map_err(|much| {
+                setup.failure(
+                    case,
+                    format!("{much}, once its heads have grown by {:?}", kept.growth),
+                )
+            })?;
+        }
+        Ok(())
+    })
+}
+
+/// The longest that a head of `len` tokens grows to.
+fn grown(len: usize, growth: Growth) -> usize {
+    match growth {
+        Growth::Append => usize::MAX / 1024,
+        Growth::Ring { sinks, recent } => len.max(sinks.saturating_add(recent)),
+        Growth::EvictLowest { limit, .. } => len.max(limit),
+    }
+}
+
+fn check_needs(setup: &Setup) -> Result<(), Failure> {
+    let Some(budget) = setup.budget.fixed_tokens(&setup.geometry) else {
+        return Ok(());
+    };
+    let needs = setup.needs;
+    let case = "whatever the layer";
+    if needs.min_tokens > budget {
+        let reason = format!(
+            "makes no sense below {} tokens per head and accepts a budget of {budget}",
+            needs.min_tokens
+        );
+        return Err(setup.failure(case, reason));
+    }
+    match needs.bound {
+        Bound::Everything => Err(setup.failure(
+            case,
+            format!("is not bounded and accepts a budget of {budget} tokens"),
+        )),
+        Bound::Tokens(tokens) if tokens > budget => Err(setup.failure(
+            case,
+            format!("asks for {tokens} tokens per head and accepts a budget of {budget}"),
+        )),
+        Bound::Tokens(_) | Bound::Budget => Ok(()),
+    }
+}
+
+/// Where the bound has room for all tokens, all are kept. An unbounded policy has no such room.
+///
+/// # Errors
+///
+/// If it does not hold.
+pub fn plan_keeps_all_when_there_is_room<C: PolicyConfig>(
+    configs: &[fn() -> C],
+) -> Result<(), Failure> {
+    each(configs, |setup, case, plan| {
+        let room = match setup.needs.bound {
+            Bound::Everything => return Ok(()),
+            Bound::Budget => case.budget,
+            Bound::Tokens(tokens) => tokens,
+        };
+        let held = case.lens();
+        if held.iter().any(|&held| held > room) {
+            return Ok(());
+        }
+        let kept = resolve(setup, case, plan, &Pins::default())?;
+        let lens: Vec<usize> = kept.slots.iter().map(Vec::len).collect();
+        if lens != held {
+            return Err(setup.failure(
+                case,
+                format!("keeps {lens:?} of {held:?} tokens, with room for {room} in each head"),
+            ));
+        }
+        Ok(())
+    })
+}
+
+/// A policy that asks for no observation reads no scores; and no view makes it panic.
+///
+/// # Errors
+///
+/// If it does not hold.
+pub fn plan_reads_only_what_it_asked_for<C: PolicyConfig>(
+    configs: &[fn() -> C],
+) -> Result<(), Failure> {
+    each(configs, |setup, case, plan| {
+        resolve(setup, case, plan, &Pins::default()).map(drop)
+    })
+}
+
+/// A policy that asks for an observation reads it, or grows by it: it costs the host time in every prompt.
+///
+/// # Errors
+///
+/// If it does not hold.
+pub fn plan_uses_what_it_asked_for<C: PolicyConfig>(configs: &[fn() -> C]) -> Result<(), Failure> {
+    let uses = |setup: &Setup, case: &Case| {
+        let run = || {
+            let mut keep = KeepPlan::all(setup.geometry.kv_heads);
+            case.blind_view(|view| {
+                setup.policy.plan(view, &mut keep);
+                keep.resolve(view, &Pins::default())
+            })
+        };
+        // Without the scores it asked for, reading them is a panic.
+        catch_unwind(AssertUnwindSafe(run)).map_or(true, |kept| {
+            kept.growth
+                .iter()
+                .any(|growth| matches!(growth, Growth::EvictLowest { .. }))
+        })
+    };
+    for config in configs {
+        let setups = setups(&[*config])?;
+        let asking = setups
+            .iter()
+            .filter(|setup| setup.needs.observation != Observation::None);
+        let idle = asking.clone().find(|_| {
+            !asking
+                .clone()
+                .any(|setup| setup.cases().iter().any(|case| uses(setup, case)))
+        });
+        if let Some(setup) = idle {
+            let reason = format!("asks for {} and never uses it", setup.needs.observation);
+            return Err(setup.failure("every case of the kit", reason));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,230 @@
+//! Decoding, step by step, through a ledger that is checked.
+use super::{
+    case::Case,
+    dice::Dice,
+    failure::Failure,
+    setup::{Setup, setups},
+};
+use crate::{
+    Cadence, Demand, Kept, Observation, Pins, PolicyConfig, Position, SeqId, checker::Replay,
+};
+
+const STEPS: usize = 1000;
+/// Steps between two full checks.
+const STRIDE: usize = 100;
+
+/// A thousand decode steps of several sequences through one ledger: every kept token's bytes and scores stay with it, no
+/// page is lost or held twice, and what was reserved is enough.
+///
+/// # Errors
+///
+/// If it does not hold.
+pub fn replay_keeps_every_byte<C: PolicyConfig>(configs: &[fn() -> C]) -> Result<(), Failure> {
+    for config in configs {
+        let setups = setups(&[*config])?;
+        // Not every budget with every model: each model with a few, other ones each time.
+        for (index, setup) in setups
+            .iter()
+            .enumerate()
+            .filter(|(index, _)| index % 4 == 0)
+        {
+            if matches!(
+                setup.needs.cadence,
+                Cadence::LayerPrefill | Cadence::Prefill
+            ) {
+                let pins = if index % 8 == 0 {
+                    Pins::default()
+                } else {
+                    Pins::new([3..6, 20..29])
+                };
+                Run::new(setup, pins).finish()?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A sequence in mid-decode.
+#[derive(Debug)]
+struct Running {
+    seq: SeqId,
+    prompt: usize,
+    seen: usize,
+}
+
+struct Run<'a> {
+    setup: &'a Setup,
+    pins: Pins,
+    dice: Dice,
+    replay: Replay,
+    step: usize,
+}
+
+impl<'a> Run<'a> {
+    /// A pool with just the pages that two sequences are promised.
+    fn new(setup: &'a Setup, pins: Pins) -> Self {
+        let mut dice = setup.dice();
+        let longest = *setup.lens(&mut dice).iter().max().unwrap_or(&1) + STEPS;
+        let pages =
+            setup
+                .demand(longest)
+                .pages(&setup.geometry, longest, pins.count_below(longest));
+        Self {
+            setup,
+            pins,
+            dice,
+            replay: Replay::new(setup.geometry, 2 * pages),
+            step: 0,
+        }
+    }
+
+    fn fail(&self, running: &Running, reason: impl std::fmt::Display) -> Failure {
+        let Running { prompt, seen, .. } = running;
+        let case = format!(
+            "step {}, a prompt of {prompt} tokens, {seen} seen, pins {:?}",
+            self.step, self.pins
+        );
+        self.setup.failure(case, reason)
+    }
+
+    fn finish(mut self) -> Result<(), Failure> {
+        let [short, _, long, other] = self.setup.lens(&mut self.setup.dice());
+        let mut running = [self.open(0, long)?, self.open(1, short)?];
+        while self.step < STEPS {
+            self.step += 1;
+            if self.step == STEPS / 2 {
+                // One ends and another takes its pages.
+                self.replay.release(running[1].seq);
+                running[1] = self.open(2, other)?;
+            }
+            let index = self.dice.below(2);
+            self.decode(&mut running[index])?;
+            if self.step.is_multiple_of(STRIDE) {
+                self.replay
+                    .check()
+                    .map_err(|violation| self.fail(&running[index], violation))?;
+            }
+        }
+        self.replay.clear();
+        let held = self.replay.ledger().pool().usage().held;
+        if held > 0 {
+            Err(self.fail(&running[0], format!("leaves {held} pages held")))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn demand(&self, prompt: usize) -> Demand {
+        self.setup.demand(prompt)
+    }
+
+    fn open(&mut self, seq: usize, prompt: usize) -> Result<Running, Failure> {
+        let running = Running {
+            seq: SeqId(seq),
+            prompt,
+            seen: prompt,
+        };
+        self.replay
+            .reserve(running.seq, prompt, self.demand(prompt), &self.pins)
+            .map_err(|full| self.fail(&running, format!("is refused a prompt: {full}")))?;
+        for layer in 0..self.setup.geometry.layers {
+            let kept = self.plan(layer, prompt)?;
+            self.replay
+                .write_prompt(running.seq, layer, prompt, &kept)
+                .map_err(|error| {
+                    self.fail(
+                        &running,
+                        format!("keeps more of a prompt than was reserved: {error}"),
+                    )
+                })?;
+            self.check(&running, layer)?;
+        }
+        Ok(running)
+    }
+
+    fn plan(&mut self, layer: usize, prompt: usize) -> Result<Kept, Failure> {
+        let mut row = || (0..prompt).map(|_| self.dice.unit()).collect();
+        let scores = (0..self.setup.geometry.kv_heads).map(|_| row()).collect();
+        let case = Case::prefill(layer, prompt, self.setup.tokens(prompt), scores);
+        super::plan::resolve(self.setup, &case, &self.setup.plan(&case)?, &self.pins)
+    }
+
+    fn decode(&mut self, running: &mut Running) -> Result<(), Failure> {
+        let position = Position::new(running.seen);
+        running.seen += 1;
+        self.replay
+            .reserve(
+                running.seq,
+                running.seen,
+                self.demand(running.prompt),
+                &self.pins,
+            )
+            .map_err(|full| {
+                self.fail(
+                    running,
+                    format!("is refused a token within its bound: {full}"),
+                )
+            })?;
+        for layer in 0..self.setup.geometry.layers {
+            self.replay
+                .append(running.seq, layer, position)
+                .map_err(|error| {
+                    self.fail(running, format!("grows beyond what was reserved: {error}"))
+                })?;
+            // Often enough for scores to move about; each time costs a number for each token held.
+            if self.setup.needs.observation == Observation::Rows && self.step.is_multiple_of(5) {
+                self.observe(running, layer)?;
+            }
+            self.check(running, layer)?;
+        }
+        Ok(())
+    }
+
+    fn observe(&mut self, running: &Running, layer: usize) -> Result<(), Failure> {
+        for head in 0..self.setup.geometry.kv_heads {
+            let held = self
+                .replay
+                .ledger()
+                .head(running.seq, layer, head)
+                .map_or(0, |table| table.len());
+            let row: Vec<f32> = (0..held).map(|_| self.dice.unit()).collect();
+            let added = self.replay.observe(running.seq, layer, head, &row);
+            added.map_err(|error| self.fail(running, error))?;
+        }
+        Ok(())
+    }
+
+    /// What is cheap enough for every step.
+    fn check(&self, running: &Running, layer: usize) -> Result<(), Failure> {
+        self.replay
+            .check_totals()
+            .map_err(|violation| self.fail(running, violation))?;
+        let mut lens = Vec::new();
+        for head in 0..self.setup.geometry.kv_heads {
+            let table = self
+                .replay
+                .ledger()
+                .head(running.seq, layer, head)
+                .map_err(|error| self.fail(running, error))?;
+            if table.positions().iter().max() != Some(&Position::new(running.seen - 1)) {
+                return Err(self.fail(
+                    running,
+                    format!("does not hold the newest token in head {head}"),
+                ));
+            }
+            lens.push(table.len());
+        }
+        let pinned = self.pins.count_below(running.seen);
+        let budget = self.setup.tokens(running.prompt);
+        self.setup
+            .fits(&lens, budget, pinned)
+            .map_err(|much| self.fail(running, much))?;
+        if !self.setup.needs.ragged && pinned == 0 && lens.iter().any(|len| len != &lens[0]) {
+            return Err(self.fail(
+                running,
+                format!("says that its heads are even, and they hold {lens:?} tokens"),
+            ));
+        }
+        Ok(())
+    }
+}

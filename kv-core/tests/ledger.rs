@@ -1,0 +1,481 @@
+//! Random calls on a ledger, repeated on a naive model and checked by code that shares nothing with it.
+//!
+//! A failure prints its seed; `HEADROOM_SEED=<seed>` repeats the run.
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, RandomState},
+};
+
+use kv_core::{
+    Bound, CacheError, Demand, Geometry, Growth, KeepPlan, Kept, LayerView, Pins, Position, SeqId,
+    checker::Replay,
+};
+use proptest::prelude::*;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+const GEOMETRY: Geometry = Geometry {
+    layers: 2,
+    kv_heads: 3,
+    group: 2,
+    head_dim: 8,
+    block: 8,
+    element_bytes: 4,
+    max_positions: 64,
+};
+/// Room for about four full sequences of twenty tokens, of the six that there may be.
+const PAGES: usize = 72;
+const SEQUENCES: u8 = 6;
+
+/// How a sequence's policy behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Keeps everything.
+    Full,
+    /// Sinks and a window.
+    Window,
+    /// A window that is longer at first than the ring it grows by.
+    LongWindow,
+    /// Random tokens in equal heads, then the lowest score goes.
+    Scores,
+    /// The same with a split of the budget.
+    Ragged,
+    /// One full head, the others with a window.
+    Mixed,
+    /// Keeps everything under a bound of four tokens.
+    Liar,
+}
+
+const KINDS: [Kind; 7] = [
+    Kind::Full,
+    Kind::Window,
+    Kind::LongWindow,
+    Kind::Scores,
+    Kind::Ragged,
+    Kind::Mixed,
+    Kind::Liar,
+];
+
+impl Kind {
+    fn demand(self) -> Demand {
+        let (bound, ragged, budget) = match self {
+            Self::Full => (Bound::Everything, false, usize::MAX),
+            Self::Mixed => (Bound::Everything, true, usize::MAX),
+            Self::Window | Self::LongWindow => (Bound::Tokens(10), false, 10),
+            Self::Scores => (Bound::Budget, false, 9),
+            Self::Ragged => (Bound::Budget, true, 6),
+            Self::Liar => (Bound::Tokens(4), false, 4),
+        };
+        Demand {
+            bound,
+            ragged,
+            budget,
+        }
+    }
+
+    /// Whether what it was promised at first is enough for ever.
+    fn is_bounded(self) -> bool {
+        !matches!(self, Self::Full | Self::Mixed | Self::Liar)
+    }
+
+    fn plan(self, prompt: usize, pins: &Pins, rng: &mut impl Rng) -> Kept {
+        let heads = GEOMETRY.kv_heads;
+        let mut keep = KeepPlan::all(heads);
+        let newest = u32::try_from(prompt - 1).expect("small");
+        let mut random = |keep: &mut KeepPlan, head, count: usize| {
+            let others: Vec<u32> = (1..count).map(|_| rng.random_range(0..=newest)).collect();
+            keep.slots(head, others.into_iter().chain([newest]));
+        };
+        match self {
+            Self::Full | Self::Liar => {}
+            Self::Window | Self::LongWindow => {
+                let recent = if self == Self::Window { 8 } else { 3 };
+                for head in 0..heads {
+                    keep.window(head, 2, 8);
+                    keep.grow(head, Growth::Ring { sinks: 2, recent });
+                }
+            }
+            Self::Scores => {
+                for head in 0..heads {
+                    random(&mut keep, head, 9);
+                    keep.grow(
+                        head,
+                        Growth::EvictLowest {
+                            limit: 9,
+                            recent: 3,
+                        },
+                    );
+                }
+            }
+            Self::Ragged => {
+                for (head, limit) in [1, 12, 5].into_iter().enumerate() {
+                    random(&mut keep, head, limit);
+                    keep.grow(head, Growth::EvictLowest { limit, recent: 2 });
+                }
+            }
+            Self::Mixed => {
+                for head in 1..heads {
+                    keep.window(head, 1, 5);
+                    keep.grow(
+                        head,
+                        Growth::Ring {
+                            sinks: 1,
+                            recent: 5,
+                        },
+                    );
+                }
+            }
+        }
+        keep.resolve(
+            &LayerView::prefill(0, heads, prompt, self.demand().budget),
+            pins,
+        )
+    }
+}
+
+/// One call, or what leads to one; small numbers, so that a failing list of them shrinks.
+#[derive(Debug, Clone, Copy)]
+enum Op {
+    /// Opens a sequence with a prompt of so many tokens, or promises an open one a few tokens more.
+    Reserve {
+        seq: u8,
+        tokens: u8,
+        kind: u8,
+        pins: (u8, u8),
+    },
+    /// Writes the prompt of the next layer, or the next token into the next layer.
+    Advance { seq: u8, bits: u32 },
+    /// Adds random scores to a head.
+    Observe { seq: u8, bits: u32 },
+    /// Closes a sequence, in the middle of a token or not.
+    Release { seq: u8 },
+    /// Closes all.
+    Clear,
+    /// Calls that must be refused.
+    Misuse { seq: u8 },
+}
+
+#[derive(Debug, Clone)]
+struct Progress {
+    kind: Kind,
+    pins: Pins,
+    prompt: usize,
+    reserved: usize,
+    /// Layers whose prompt is written.
+    written: usize,
+    /// Where the next token goes.
+    next: (usize, usize),
+}
+
+/// What the random calls met, so that a run which tests nothing is seen.
+#[derive(Debug, Default)]
+struct Met {
+    no_room: usize,
+    full_prompts: usize,
+    full_tokens: usize,
+    tokens: usize,
+    cancelled: usize,
+}
+
+struct World {
+    replay: Replay,
+    open: HashMap<SeqId, Progress>,
+    met: Met,
+}
+
+impl World {
+    fn new() -> Self {
+        Self {
+            replay: Replay::new(GEOMETRY, PAGES),
+            open: HashMap::new(),
+            met: Met::default(),
+        }
+    }
+
+    /// Applies an operation; an `Err` says what the ledger did wrong.
+    fn apply(&mut self, op: Op) -> Result<(), String> {
+        match op {
+            Op::Reserve {
+                seq,
+                tokens,
+                kind,
+                pins,
+            } => self.reserve(SeqId(seq.into()), tokens, kind, pins),
+            Op::Advance { seq, bits } => self.advance(SeqId(seq.into()), bits)?,
+            Op::Observe { seq, bits } => self.observe(SeqId(seq.into()), bits),
+            Op::Release { seq } => {
+                let seq = SeqId(seq.into());
+                let progress = self.open.remove(&seq);
+                self.met.cancelled += usize::from(
+                    progress
+                        .as_ref()
+                        .is_some_and(|p| p.written == 1 || p.next.1 == 1),
+                );
+                if self.replay.release(seq) != progress.is_some() {
+                    return Err("release says another thing than open".into());
+                }
+            }
+            Op::Clear => {
+                self.open.clear();
+                self.replay.clear();
+            }
+            Op::Misuse { seq } => self.misuse(SeqId(seq.into()))?,
+        }
+        self.replay
+            .check_totals()
+            .map_err(|violation| violation.to_string())
+    }
+
+    fn reserve(&mut self, seq: SeqId, tokens: u8, kind: u8, (start, length): (u8, u8)) {
+        if let Some(progress) = self.open.get_mut(&seq) {
+            let tokens = progress.next.0 + 1 + usize::from(tokens % 4);
+            match self
+                .replay
+                .reserve(seq, tokens, Kind::Full.demand(), &Pins::default())
+            {
+                Ok(()) => progress.reserved = progress.reserved.max(tokens),
+                Err(_) => self.met.no_room += 1,
+            }
+            return;
+        }
+        let kind = KINDS[usize::from(kind) % KINDS.len()];
+        let prompt = usize::from(tokens).max(1);
+        let pins = Pins::new(std::iter::once(
+            u32::from(start)..u32::from(start) + u32::from(length),
+        ));
+        match self.replay.reserve(seq, prompt, kind.demand(), &pins) {
+            Ok(()) => {
+                let progress = Progress {
+                    kind,
+                    pins,
+                    prompt,
+                    reserved: prompt,
+                    written: 0,
+                    next: (prompt, 0),
+                };
+                self.open.insert(seq, progress);
+            }
+            Err(_) => self.met.no_room += 1,
+        }
+    }
+
+    fn advance(&mut self, seq: SeqId, bits: u32) -> Result<(), String> {
+        let Some(progress) = self.open.get_mut(&seq) else {
+            let refused = self.replay.append(seq, 0, Position(0));
+            return expect(&refused, &CacheError::UnknownSequence(seq));
+        };
+        if progress.written < GEOMETRY.layers {
+            let kept = progress.kind.plan(
+                progress.prompt,
+                &progress.pins,
+                &mut ChaCha8Rng::seed_from_u64(bits.into()),
+            );
+            return match self
+                .replay
+                .write_prompt(seq, progress.written, progress.prompt, &kept)
+            {
+                Ok(_) => {
+                    progress.written += 1;
+                    Ok(())
+                }
+                Err(CacheError::Full(_)) if progress.kind == Kind::Liar => {
+                    self.met.full_prompts += 1;
+                    Ok(())
+                }
+                Err(error) => Err(format!(
+                    "a reserved prompt of {progress:?} was refused: {error}"
+                )),
+            };
+        }
+        let (position, layer) = progress.next;
+        match self.replay.append(seq, layer, Position::new(position)) {
+            Ok(_) => {
+                self.met.tokens += 1;
+                let is_last = layer + 1 == GEOMETRY.layers;
+                progress.next = if is_last {
+                    (position + 1, 0)
+                } else {
+                    (position, layer + 1)
+                };
+                Ok(())
+            }
+            // Pins beyond what was reserved were not promised.
+            Err(CacheError::Full(_))
+                if !progress.kind.is_bounded() || position >= progress.reserved =>
+            {
+                self.met.full_tokens += 1;
+                Ok(())
+            }
+            Err(error) => Err(format!(
+                "a token that {progress:?} was promised was refused: {error}"
+            )),
+        }
+    }
+
+    fn observe(&mut self, seq: SeqId, bits: u32) {
+        let mut rng = ChaCha8Rng::seed_from_u64(bits.into());
+        let (layer, head) = (
+            rng.random_range(0..GEOMETRY.layers),
+            rng.random_range(0..GEOMETRY.kv_heads),
+        );
+        let Ok(table) = self.replay.ledger().head(seq, layer, head) else {
+            return;
+        };
+        // Few values, so that there are ties; and now and then one that is none.
+        let row: Vec<f32> = (0..table.len())
+            .map(|_| {
+                if rng.random_ratio(1, 200) {
+                    f32::NAN
+                } else {
+                    f32::from(rng.random_range(0..4_u8))
+                }
+            })
+            .collect();
+        self.replay
+            .observe(seq, layer, head, &row)
+            .expect("the sequence is open");
+    }
+
+    fn misuse(&mut self, seq: SeqId) -> Result<(), String> {
+        let layers = GEOMETRY.layers;
+        let refused = self.replay.append(seq, layers, Position(0));
+        expect(
+            &refused,
+            &CacheError::UnknownLayer {
+                layer: layers,
+                layers,
+            },
+        )?;
+        if let Some(progress) = self.open.get(&seq).filter(|progress| progress.written > 0) {
+            let kept = Kind::Full.plan(
+                progress.prompt,
+                &Pins::default(),
+                &mut ChaCha8Rng::seed_from_u64(0),
+            );
+            let refused = self.replay.write_prompt(seq, 0, progress.prompt, &kept);
+            expect(&refused, &CacheError::NotEmpty { seq, layer: 0 })?;
+        }
+        Ok(())
+    }
+
+    fn check(&self) -> Result<(), String> {
+        self.replay
+            .check()
+            .map_err(|violation| violation.to_string())
+    }
+}
+
+fn expect<T>(result: &Result<T, CacheError>, expected: &CacheError) -> Result<(), String> {
+    match result {
+        Err(error) if error == expected => Ok(()),
+        Err(error) => Err(format!("`{error}` instead of `{expected}`")),
+        Ok(_) => Err(format!("a call was carried out instead of `{expected}`")),
+    }
+}
+
+fn random_op(rng: &mut impl Rng) -> Op {
+    let seq = rng.random_range(0..SEQUENCES);
+    match rng.random_range(0..1000) {
+        0..120 => {
+            let pins = if rng.random_ratio(1, 2) {
+                (rng.random_range(0..30), rng.random_range(0..12))
+            } else {
+                (0, 0)
+            };
+            Op::Reserve {
+                seq,
+                tokens: rng.random_range(1..30),
+                kind: rng.random_range(0..7),
+                pins,
+            }
+        }
+        120..910 => Op::Advance {
+            seq,
+            bits: rng.random(),
+        },
+        910..985 => Op::Observe {
+            seq,
+            bits: rng.random(),
+        },
+        985..992 => Op::Release { seq },
+        992 if rng.random_ratio(1, 20) => Op::Clear,
+        _ => Op::Misuse { seq },
+    }
+}
+
+/// From `HEADROOM_SEED`, else a fresh one.
+fn seed() -> u64 {
+    let fresh = || RandomState::new().hash_one("headroom");
+    std::env::var("HEADROOM_SEED").map_or_else(
+        |_| fresh(),
+        |text| text.parse().expect("HEADROOM_SEED is a number"),
+    )
+}
+
+#[test]
+fn a_million_random_calls_leave_every_page_and_every_byte_in_its_place() {
+    const CALLS: usize = if cfg!(miri) { 1_000 } else { 1_000_000 };
+    let seed = seed();
+    // Printed if the test fails in any way, a panic inside the ledger too.
+    eprintln!("HEADROOM_SEED={seed} repeats this run");
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut world = World::new();
+    for call in 0..CALLS {
+        let op = random_op(&mut rng);
+        let result = world.apply(op).and_then(|()| {
+            if call % 1000 == 0 {
+                world.check()
+            } else {
+                Ok(())
+            }
+        });
+        if let Err(reason) = result {
+            panic!("HEADROOM_SEED={seed}, call {call}, {op:?}: {reason}");
+        }
+    }
+    world.check().expect("the last check");
+    world.apply(Op::Clear).expect("clears");
+    let usage = world.replay.ledger().pool().usage();
+    assert_eq!((usage.held, usage.promised), (0, 0), "HEADROOM_SEED={seed}");
+    let Met {
+        no_room,
+        full_prompts,
+        full_tokens,
+        tokens,
+        cancelled,
+    } = world.met;
+    let least = [no_room, full_prompts, full_tokens, tokens, cancelled]
+        .into_iter()
+        .min();
+    assert!(
+        least > Some(CALLS / 10_000),
+        "HEADROOM_SEED={seed} met too little: {:?}",
+        world.met
+    );
+}
+
+fn any_op() -> impl Strategy<Value = Op> {
+    let seq = || 0..3_u8;
+    prop_oneof![
+        3 => (seq(), 1..30_u8, 0..7_u8, (0..20_u8, 0..12_u8))
+            .prop_map(|(seq, tokens, kind, pins)| Op::Reserve { seq, tokens, kind, pins }),
+        12 => (seq(), 0..1000_u32).prop_map(|(seq, bits)| Op::Advance { seq, bits }),
+        2 => (seq(), 0..1000_u32).prop_map(|(seq, bits)| Op::Observe { seq, bits }),
+        1 => seq().prop_map(|seq| Op::Release { seq }),
+        1 => seq().prop_map(|seq| Op::Misuse { seq }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// The same calls in short lists, all checks after each, shrunk to the shortest list that fails.
+    #[test]
+    fn short_lists_of_calls_are_sound(ops in prop::collection::vec(any_op(), 1..120)) {
+        let mut world = World::new();
+        for &op in &ops {
+            let result = world.apply(op).and_then(|()| world.check());
+            prop_assert_eq!(result, Ok(()), "after {:?}", op);
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! The kit is tested by policies that are wrong on purpose: each must be caught by the property made for it.
+//!
+//! What no property can catch is listed too, in [`survivors_need_golden_plans`].
+
+/// An enum of faults, and a type for each, so that every mutant's configuration is a type of its own.
+macro_rules! faults {
+    ($($name:ident)+) => {
+        /// What is wrong, if anything.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(crate) enum Fault {
+            $($name),+
+        }
+
+        /// Names a fault in a type.
+        pub(crate) trait Wrong: std::fmt::Debug + Clone + Default {
+            const FAULT: Fault;
+        }
+
+        $(#[derive(Debug, Clone, Copy, Default)]
+        pub(crate) struct $name;
+
+        impl Wrong for $name {
+            const FAULT: Fault = Fault::$name;
+        })+
+    };
+}
+pub(crate) use faults;
+
+mod configs;
+mod scores;
+mod window;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use kv_core::{
+    Budget, KeepAllConfig, PolicyConfig,
+    conformance::{self, Failure, Property, Wrong},
+};
+use scores::ScoresConfig;
+use window::WindowConfig;
+
+kv_core::conformance!(keep_all, KeepAllConfig::default; also heads_are_alike, budgets_nest);
+kv_core::conformance!(right_window, [WindowConfig::<window::Nothing>::default, WindowConfig::narrow];
+also heads_are_alike, budgets_nest;
+refuses [
+    Wrong::new("recent", r#"{"recent": 0}"#),
+    Wrong::new("sinks", r#"{"sinks": 64}"#).under(Budget::Tokens(64)),
+]);
+kv_core::conformance!(right_scores, ScoresConfig::<scores::Nothing>::default; also heads_are_alike);
+
+/// Why a property does not hold of a policy: what it says, or the panic that it could not make into words.
+fn killed<C: PolicyConfig>(property: Property<C>, configs: &[fn() -> C]) -> Option<String> {
+    match catch_unwind(AssertUnwindSafe(|| property(configs))) {
+        Ok(Ok(())) => None,
+        Ok(Err(failure)) => Some(failure.reason().to_owned()),
+        Err(_) => Some("a panic that reached the test".to_owned()),
+    }
+}
+
+/// The mutant is killed by `property`, with `words` in the reason; and a policy's author reads a whole sentence.
+fn kills<C: PolicyConfig>(property: Property<C>, words: &str, configs: &[fn() -> C]) {
+    let reason = killed(property, configs)
+        .unwrap_or_else(|| panic!("survives the property that was made for it"));
+    assert!(
+        reason.contains(words),
+        "killed for another reason: {reason}"
+    );
+}
+
+macro_rules! mutants {
+    ($($mutant:ident: $config:ty, $property:ident, $words:literal;)+) => {
+        $(#[test]
+        fn $mutant() {
+            kills(conformance::$property, $words, &[<$config>::default]);
+        })+
+    };
+}
+
+mutants! {
+    drops_the_newest: WindowConfig<window::DropsNewest>, plan_keeps_the_newest, "drops the newest token";
+    takes_slots_for_ages: WindowConfig<window::SlotsForAges>, plan_keeps_the_newest, "drops the newest token";
+    window_is_one_too_long: WindowConfig<window::OneTooLong>, plan_fits_its_bound, "its bound is";
+    ignores_the_budget: WindowConfig<window::IgnoresBudget>, plan_fits_its_bound, "its bound is";
+    heads_are_uneven: WindowConfig<window::Uneven>, plan_is_even_unless_ragged, "heads are even";
+    growth_is_uneven: WindowConfig<window::UnevenGrowth>, plan_is_even_unless_ragged, "heads are even";
+    reads_what_it_did_not_ask_for: WindowConfig<window::ReadsScores>, plan_reads_only_what_it_asked_for, "Observation::None";
+    asks_for_what_it_does_not_read: WindowConfig<window::AsksInVain>, plan_uses_what_it_asked_for, "never uses it";
+    counts_its_calls: WindowConfig<window::Counts>, plan_is_deterministic, "two ways";
+    changes_its_needs: WindowConfig<window::ChangesNeeds>, plan_is_deterministic, "needs";
+    ring_is_one_too_long: WindowConfig<window::LongRing>, plan_fits_its_bound, "once its heads have grown";
+    ring_is_one_too_long_in_the_ledger: WindowConfig<window::LongRing>, replay_keeps_every_byte, "its bound is";
+    grows_for_ever: WindowConfig<window::Appends>, plan_fits_its_bound, "once its heads have grown";
+    grows_for_ever_in_the_ledger: WindowConfig<window::Appends>, replay_keeps_every_byte, "its bound is";
+    least_tokens_are_a_lie: WindowConfig<window::MinTokens>, plan_fits_its_bound, "its bound is";
+    least_tokens_are_above_the_budget: WindowConfig<window::MinTokensAbove>, plan_fits_its_bound, "makes no sense below";
+    drops_tokens_with_room: WindowConfig<window::DropsWithRoom>, plan_keeps_all_when_there_is_room, "with room for";
+    takes_positions_for_slots: WindowConfig<window::PositionsForSlots>, plan_names_real_slots, "names slot";
+    is_not_bounded: WindowConfig<window::Unbounded>, plan_fits_its_bound, "is not bounded and accepts";
+    asks_for_more_than_the_budget: WindowConfig<window::AsksTooMuch>, plan_fits_its_bound, "accepts a budget of";
+    prefers_a_head: WindowConfig<window::PrefersAHead>, heads_are_alike, "by their number";
+    strides: WindowConfig<window::Strides>, budgets_nest, "but not under";
+    panics_on_a_short_prompt: WindowConfig<window::Underflows>, plan_reads_only_what_it_asked_for, "panics";
+    overflows_in_bind: WindowConfig<window::Overflows>, config_refuses_by_name, "panics in `bind`";
+    blames_no_field: WindowConfig<window::BlamesNoField>, config_refuses_by_name, "without naming a field";
+    blames_another_field: WindowConfig<window::BlamesAnother>, config_refuses_by_name, "which it does not have";
+    shows_another_value: WindowConfig<window::ShowsAnotherValue>, config_refuses_by_name, "but it is";
+    accepts_no_budget: WindowConfig<window::AcceptsNothing>, config_refuses_by_name, "accepts none";
+    name_is_no_kebab: WindowConfig<window::BadName>, config_describes_itself, "must be kebab case";
+
+    floor_is_counted_twice: ScoresConfig<scores::FloorTwice>, plan_fits_its_bound, "its bound is";
+    is_ragged_and_says_it_is_not: ScoresConfig<scores::SaysEven>, plan_is_even_unless_ragged, "heads are even";
+    grows_to_an_even_limit: ScoresConfig<scores::EvenLimits>, plan_fits_its_bound, "once its heads have grown";
+    grows_to_an_even_limit_in_the_ledger: ScoresConfig<scores::EvenLimits>, replay_keeps_every_byte, "its bound is";
+    leans_on_the_guard: ScoresConfig<scores::NoWindow>, plan_keeps_the_newest, "drops the newest token";
+
+    accepts_unknown_fields: configs::Lenient, config_refuses_unknown_fields, "deny_unknown_fields";
+    needs_every_field: configs::Demanding, config_fills_in_defaults, "needs every field";
+    has_two_defaults: configs::TwoDefaults, config_fills_in_defaults, "reads it without";
+    does_not_read_a_field: configs::Deaf, config_keeps_what_is_set, "`recent` = 7";
+    writes_another_value: configs::Writes, config_round_trips, "reads it as";
+}
+
+#[test]
+fn a_value_that_should_be_refused_and_is_not() {
+    let wrongs = [Wrong::new("recent", r#"{"recent": 1}"#)];
+    let config: fn() -> WindowConfig<window::Nothing> = WindowConfig::default;
+    let failure = conformance::refuses(&[config], &wrongs).expect_err("one is a good window");
+    assert!(failure.reason().contains("accepts it"), "{failure}");
+    let wrongs = [Wrong::new("sinks", r#"{"recent": 0}"#)];
+    let failure =
+        conformance::refuses(&[config], &wrongs).expect_err("the other field is to blame");
+    assert!(failure.reason().contains("does not blame"), "{failure}");
+}
+
+/// Methods that are not what they say and break no property: the kit knows no method. Only golden plans, made by the
+/// method's own code, tell them from the right ones.
+///
+/// * `scores::Lowest`: keeps the tokens with the lowest scores.
+/// * `window::ForgetsSinks`: a window where the method has sinks too.
+/// * `window::ShortRing`: a ring one shorter than the window. After a long prompt it holds what the plan kept, and after a
+///   short one it wastes a token of its budget, which is no fault that a property could tell from a choice.
+#[test]
+fn survivors_need_golden_plans() {
+    survives::<ScoresConfig<scores::Lowest>>();
+    survives::<WindowConfig<window::ForgetsSinks>>();
+    survives::<WindowConfig<window::ShortRing>>();
+
+    let golden = conformance::Golden {
+        budget: Budget::Tokens(12),
+        layer: 0,
+        prompt: 20,
+        scores: &[],
+        kept: &[(0..4).chain(12..20).collect()],
+    };
+    assert_eq!(
+        golden.check(WindowConfig::<window::Nothing>::default()),
+        Ok(())
+    );
+    let failure: Failure = golden
+        .check(WindowConfig::<window::ForgetsSinks>::default())
+        .expect_err("the sinks are missing");
+    assert!(
+        failure.reason().contains("of head 0, not [0, 1, 2, 3, 12"),
+        "{failure}"
+    );
+    assert_eq!(held_at_last::<window::Nothing>(), 12);
+    assert_eq!(held_at_last::<window::ShortRing>(), 11);
+}
+
+/// Tokens held under a budget of twelve, thirty steps after a prompt of six.
+fn held_at_last<F: window::Wrong>() -> usize {
+    let config = WindowConfig::<F>::default();
+    let history = conformance::decode(config, 1, Budget::Tokens(12), 6, 30).expect("decodes");
+    history[30][0].len()
+}
+
+fn survives<C: PolicyConfig>() {
+    for (name, property) in conformance::properties::<C>() {
+        assert_eq!(
+            killed(property, &[C::default]),
+            None,
+            "{name} kills it: take it off the list"
+        );
+    }
+}

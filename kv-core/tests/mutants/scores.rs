@@ -1,0 +1,80 @@
+//! The best scores of all heads together, right and wrong.
+use std::marker::PhantomData;
+
+use kv_core::{
+    Bound, Budget, ConfigError, Geometry, Growth, KeepPlan, LayerView, Needs, Observation, Pins,
+    Policy, PolicyConfig,
+};
+use serde::{Deserialize, Serialize};
+
+crate::faults! { Nothing FloorTwice SaysEven EvenLimits NoWindow Lowest }
+
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default, bound = "")]
+pub(crate) struct ScoresConfig<F: Wrong> {
+    #[serde(skip)]
+    fault: PhantomData<F>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Scores {
+    fault: Fault,
+}
+
+impl<F: Wrong> PolicyConfig for ScoresConfig<F> {
+    const NAME: &'static str = "scores";
+    const SUMMARY: &'static str = "the best scores of a layer";
+    type Policy = Scores;
+
+    fn bind(self, _: &Geometry, _: Budget) -> Result<Scores, ConfigError> {
+        Ok(Scores { fault: F::FAULT })
+    }
+}
+
+impl Policy for Scores {
+    fn needs(&self) -> Needs {
+        Needs {
+            observation: Observation::Rows,
+            ragged: self.fault != Fault::SaysEven,
+            bound: Bound::Budget,
+            ..Needs::NONE
+        }
+    }
+
+    fn plan(&self, view: &LayerView<'_>, keep: &mut KeepPlan) {
+        let heads = view.heads();
+        if view.budget == usize::MAX {
+            return;
+        }
+        let total = heads * view.budget;
+        let (floor, recent) = (
+            view.budget.saturating_sub(2) / 5,
+            usize::from(self.fault != Fault::NoWindow),
+        );
+        match self.fault {
+            Fault::FloorTwice => keep.top_across_heads(total + heads * floor, floor, recent),
+            Fault::Lowest => (0..heads).for_each(|head| keep.slots(head, lowest(view, head))),
+            _ => keep.top_across_heads(total, floor, recent),
+        }
+        // What a head got of the budget is what it may grow to, and what nobody needs yet is divided.
+        let kept = keep.resolve(view, &Pins::default());
+        let spare = total.saturating_sub(kept.slots.iter().map(Vec::len).sum());
+        for (head, slots) in kept.slots.iter().enumerate() {
+            let limit = if self.fault == Fault::EvenLimits {
+                view.budget
+            } else {
+                slots.len() + spare / heads
+            };
+            keep.grow(head, Growth::EvictLowest { limit, recent: 1 });
+        }
+    }
+}
+
+/// The newest token, and those with the lowest scores.
+fn lowest(view: &LayerView<'_>, head: usize) -> Vec<u32> {
+    let mut slots = view.by_age(head);
+    let newest = slots.pop();
+    slots.sort_by(|&a, &b| view.scores(head)[a as usize].total_cmp(&view.scores(head)[b as usize]));
+    slots.truncate(view.budget - 1);
+    slots.into_iter().chain(newest).collect()
+}

@@ -1,0 +1,160 @@
+//! `cargo xtask`: sets Headroom up, fetches the model, patches the engine, runs the demo and the checks.
+//!
+//! It stands outside the workspace, because the workspace resolves fully only once the patched engine exists.
+
+mod checks;
+mod demo;
+mod engine;
+mod metadata;
+mod model;
+mod once;
+mod parity;
+mod process;
+mod progress;
+mod setup;
+mod tally;
+mod workspace;
+
+use std::{env, path::PathBuf, process::ExitCode};
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+
+use crate::{
+    model::{Choice, DtypeArg},
+    workspace::Workspace,
+};
+
+/// Set-up, model, checks and demo of Headroom.
+#[derive(Debug, Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    disable_help_subcommand = true
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Patch the engine and fetch the model; does only what is not done yet
+    Setup {
+        #[command(flatten)]
+        model: ModelArg,
+    },
+    /// Fetch SmolLM2-135M-Instruct and convert it to the number format asked for
+    Model {
+        /// Number format of the weights
+        #[arg(long, value_enum, default_value_t = DtypeArg::Q8_0)]
+        dtype: DtypeArg,
+        #[command(flatten)]
+        model: ModelArg,
+    },
+    /// Write a patched copy of the engine, for use from another workspace
+    Patch {
+        /// Folder to write to; made if it does not exist
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// Folder of the kv-hook crate the copy shall depend on [default: this checkout's integration/hook]
+        #[arg(long, value_name = "PATH")]
+        hook: Option<PathBuf>,
+    },
+    /// Set up, build the command line, answer one long prompt under a small budget and say what was saved
+    Demo {
+        #[command(flatten)]
+        model: ModelArg,
+    },
+    /// Build one program against the published and the patched engine and compare its greedy texts
+    ParityStock {
+        #[command(flatten)]
+        model: ModelArg,
+    },
+    /// Set up, then run every check and every test; ends with one line of totals
+    Test {
+        #[command(flatten)]
+        checks: CheckArgs,
+    },
+    /// The same as `test`, without progress bars and with the time each step took
+    Ci {
+        #[command(flatten)]
+        checks: CheckArgs,
+    },
+}
+
+#[derive(Debug, Args)]
+struct ModelArg {
+    /// Use this model and download nothing [env: HEADROOM_MODEL]
+    #[arg(long = "model", value_name = "GGUF")]
+    path: Option<PathBuf>,
+}
+
+impl ModelArg {
+    fn choice(&self) -> Choice {
+        Choice::new(self.path.as_deref(), env::var_os("HEADROOM_MODEL"))
+    }
+}
+
+#[derive(Debug, Args)]
+struct CheckArgs {
+    /// Only the crates that do not need the engine: no set-up, no model, no demo
+    #[arg(long)]
+    light: bool,
+    #[command(flatten)]
+    model: ModelArg,
+}
+
+impl CheckArgs {
+    fn run(&self, workspace: &Workspace, timings: bool) -> Result<ExitCode> {
+        let scope = if self.light {
+            checks::Scope::Light
+        } else {
+            checks::Scope::Full(self.model.choice())
+        };
+        checks::run(workspace, &scope, timings)
+    }
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<ExitCode> {
+    let workspace = Workspace::find()?;
+    match command {
+        Command::Setup { model } => {
+            setup::run(&workspace, DtypeArg::Q8_0, &model.choice())?;
+        }
+        Command::Model { dtype, model } => {
+            let _lock = workspace.lock()?;
+            model::ensure(&workspace, dtype, &model.choice())?;
+        }
+        Command::Patch { out, hook } => engine::write_copy(&workspace, &out, hook.as_deref())?,
+        Command::Demo { model } => demo::run(&workspace, &model.choice())?,
+        Command::ParityStock { model } => parity::run(&workspace, &model.choice())?,
+        Command::Test { checks } => return checks.run(&workspace, false),
+        Command::Ci { checks } => {
+            progress::no_bars();
+            return checks.run(&workspace, true);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+}

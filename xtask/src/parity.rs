@@ -1,0 +1,93 @@
+//! The published engine against the patched one without a policy: the same program, the same greedy texts.
+
+use std::{fs, path::Path};
+
+use anyhow::{Context, Result, bail};
+use kv_patch::{ENGINE_PACKAGE, ENGINE_VERSION};
+
+use crate::{
+    metadata::Metadata,
+    model::{Choice, DtypeArg},
+    process, setup,
+    workspace::{Workspace, write_if_different},
+};
+
+/// The program, an example of the workspace and so linked against the patched engine there.
+const PROGRAM: &str = "integration/patch/parity/main.rs";
+
+/// Builds the program against both engines and compares what it prints.
+pub(crate) fn run(workspace: &Workspace, choice: &Choice) -> Result<()> {
+    let models = setup::run(workspace, DtypeArg::Q8_0, choice)?;
+    let model = models
+        .first()
+        .context("set-up made no model; run `cargo xtask model`")?;
+    println!("parity: the patched engine (without a policy)");
+    let patched = texts(&mut process::cargo(workspace), model, |command| {
+        command.args(["run", "--release", "--quiet", "-p", "mistralrs-kv"]);
+        command.args(["--example", "parity"]);
+    })?;
+    println!(
+        "parity: the published engine; compiling it takes another 10 to 20 minutes on 2 cores"
+    );
+    let scratch = published(workspace)?;
+    let target = Metadata::of(workspace)?.target_directory;
+    let stock = texts(&mut process::cargo(workspace), model, |command| {
+        command.current_dir(scratch.path());
+        command
+            .args(["run", "--release", "--target-dir"])
+            .arg(target);
+        // The configuration of the checkout does not reach a folder outside it.
+        command.args(["--config", "build.rustflags=['-C', 'target-cpu=native']"]);
+    })?;
+    for (ours, theirs) in patched.lines().zip(stock.lines()) {
+        println!(
+            "{} {ours}",
+            if ours == theirs { "same" } else { "DIFFERENT" }
+        );
+        if ours != theirs {
+            println!("published {theirs}");
+        }
+    }
+    if patched != stock || stock.lines().count() != 3 {
+        bail!("the patched engine does not behave as the published one");
+    }
+    println!("parity: 3 of 3 texts are the same");
+    Ok(())
+}
+
+fn texts(
+    command: &mut std::process::Command,
+    model: &Path,
+    arguments: impl FnOnce(&mut std::process::Command),
+) -> Result<String> {
+    arguments(command);
+    command
+        .arg("--")
+        .arg(model)
+        .stderr(std::process::Stdio::inherit());
+    process::output(command)
+}
+
+/// A package outside the checkout, where no configuration patches the engine.
+fn published(workspace: &Workspace) -> Result<tempfile::TempDir> {
+    let scratch = tempfile::Builder::new()
+        .prefix("headroom-")
+        .tempdir()
+        .context("no temporary folder can be made; point TMPDIR at a folder that is writable")?;
+    let manifest = format!(
+        "[package]\nname = \"parity\"\nversion = \"0.0.0\"\nedition = \"2024\"\n\n[workspace]\n\n\
+         [profile.release]\ndebug = 0\nincremental = false\n\n[dependencies]\n\
+         {ENGINE_PACKAGE} = {{ version = \"={ENGINE_VERSION}\", default-features = false }}\n\
+         anyhow = \"1\"\ncandle-core = \"0.10.2\"\neither = \"1\"\nindexmap = \"2\"\n\
+         tokio = {{ version = \"1.49\", features = [\"full\"] }}\n\
+         # Asked for here so that what the workspace has compiled fits.\n\
+         tempfile = \"3\"\n"
+    );
+    write_if_different(&scratch.path().join("Cargo.toml"), &manifest)?;
+    for (from, to) in [(PROGRAM, "src/main.rs"), ("Cargo.lock", "Cargo.lock")] {
+        let text = fs::read_to_string(workspace.root().join(from))
+            .with_context(|| format!("cannot read {from}; restore it with git"))?;
+        write_if_different(&scratch.path().join(to), &text)?;
+    }
+    Ok(scratch)
+}

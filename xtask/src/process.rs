@@ -1,0 +1,155 @@
+//! Runs other programs, cargo above all.
+
+use std::{
+    env,
+    ffi::OsStr,
+    io::{BufRead, BufReader},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::workspace::Workspace;
+
+/// The cargo that runs us, at the root of the checkout.
+pub(crate) fn cargo(workspace: &Workspace) -> Command {
+    let mut command = without_us(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(workspace.root());
+    command
+}
+
+/// A program that is not told what `cargo run` told us about our own package.
+///
+/// Build scripts look at some of those variables; left in, the engine would be compiled again whenever somebody calls
+/// cargo directly.
+pub(crate) fn without_us(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    for (name, _) in env::vars_os() {
+        if name.to_str().is_some_and(is_about_us) {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+fn is_about_us(name: &str) -> bool {
+    const ALONE: [&str; 4] = [
+        "CARGO",
+        "CARGO_BIN_NAME",
+        "CARGO_CRATE_NAME",
+        "CARGO_PRIMARY_PACKAGE",
+    ];
+    ALONE.contains(&name) || name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")
+}
+
+/// Runs to the end with our own input and output.
+pub(crate) fn run(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| cannot_start(command))?;
+    if !status.success() {
+        bail!(
+            "`{}` ended with {status}; its own messages stand above",
+            written(command)
+        );
+    }
+    Ok(())
+}
+
+/// Runs to the end and returns what it printed; what it said on stderr goes into the error.
+pub(crate) fn output(command: &mut Command) -> Result<String> {
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| cannot_start(command))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        bail!(
+            "`{}` ended with {}:\n{}",
+            written(command),
+            output.status,
+            said.trim_end()
+        );
+    }
+    String::from_utf8(output.stdout)
+        .with_context(|| format!("`{}` did not print text", written(command)))
+}
+
+/// Runs to the end, prints every line of its stdout as it comes and hands it to `seen`; true if it succeeded.
+pub(crate) fn run_lines(command: &mut Command, mut seen: impl FnMut(&str)) -> Result<bool> {
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| cannot_start(command))?;
+    if let Some(stdout) = child.stdout.take() {
+        let mut lines = BufReader::new(stdout);
+        let mut line = Vec::new();
+        while lines.read_until(b'\n', &mut line)? > 0 {
+            let text = String::from_utf8_lossy(&line);
+            let text = text.trim_end_matches(['\r', '\n']);
+            println!("{text}");
+            seen(text);
+            line.clear();
+        }
+    }
+    Ok(child.wait()?.success())
+}
+
+/// Whether a program of this name is on the search path.
+pub(crate) fn is_installed(program: &str) -> bool {
+    env::var_os("PATH")
+        .is_some_and(|path| env::split_paths(&path).any(|folder| folder.join(program).is_file()))
+}
+
+/// The command as one would type it.
+pub(crate) fn written(command: &Command) -> String {
+    let program = std::path::Path::new(command.get_program())
+        .file_name()
+        .unwrap_or(command.get_program());
+    let words = std::iter::once(program).chain(command.get_args());
+    words
+        .map(|word| word.to_string_lossy())
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+fn cannot_start(command: &Command) -> String {
+    format!(
+        "`{}` cannot be started; check that it is installed and on the search path",
+        written(command)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_cargo_run_sets_is_taken_out() {
+        for ours in [
+            "CARGO",
+            "CARGO_PKG_NAME",
+            "CARGO_MANIFEST_DIR",
+            "CARGO_MANIFEST_PATH",
+        ] {
+            assert!(is_about_us(ours), "{ours}");
+        }
+        for users in [
+            "CARGO_HOME",
+            "CARGO_TARGET_DIR",
+            "CARGO_NET_OFFLINE",
+            "CARGO_TERM_COLOR",
+            "HEADROOM_MODEL",
+        ] {
+            assert!(!is_about_us(users), "{users}");
+        }
+    }
+
+    #[test]
+    fn missing_program_is_named() {
+        let error = output(&mut Command::new("no-such-program-of-headroom")).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("`no-such-program-of-headroom` cannot be started")
+        );
+    }
+}
