@@ -55,7 +55,7 @@ impl Policy for TwoWindows {
     }
 
     fn plan(&self, view: &LayerView<'_>, keep: &mut KeepPlan) {
-        let recent = if view.layer % 2 == 0 {
+        let recent = if view.layer.is_multiple_of(2) {
             2 * self.window
         } else {
             self.window

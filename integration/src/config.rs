@@ -81,7 +81,7 @@ impl CacheConfig {
     /// Never evicts the first `tokens` tokens of a request, for example its system prompt.
     #[must_use]
     pub fn pin_prefix(mut self, tokens: u32) -> Self {
-        self.pins = Pins::new([0..tokens]);
+        self.pins = Pins::new(std::iter::once(0..tokens));
         self
     }
 

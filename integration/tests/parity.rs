@@ -1,4 +1,9 @@
 //! The paged path against the engine's own, and policies with room against `keep-all`.
+#![expect(
+    clippy::print_stdout,
+    reason = "disagreements are shown with `--nocapture`"
+)]
+
 mod common;
 
 use common::{PROMPTS, Weights, distance, engine, record, smollm, start, tiny, top_two};

@@ -47,7 +47,8 @@ fn refusal(config: CacheConfig, change: impl FnOnce(&mut PoolSpec)) -> String {
 
 #[test]
 fn models_that_cannot_be_served_are_refused_with_a_sentence() {
-    let cases: [(&str, fn(&mut PoolSpec)); 7] = [
+    type Change = fn(&mut PoolSpec);
+    let cases: [(&str, Change); 7] = [
         ("latent vectors (MLA)", |spec| spec.latent = true),
         ("layer 1 has 2", |spec| spec.layers[1].kv_heads = 2),
         ("another layer's cache", |spec| {

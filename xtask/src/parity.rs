@@ -1,6 +1,6 @@
 //! The published engine against the patched one without a policy: the same program, the same greedy texts.
 
-use std::{fs, path::Path};
+use std::{fs, process::Stdio};
 
 use anyhow::{Context, Result, bail};
 use kv_patch::{ENGINE_PACKAGE, ENGINE_VERSION};
@@ -21,24 +21,29 @@ pub(crate) fn run(workspace: &Workspace, choice: &Choice) -> Result<()> {
     let model = models
         .first()
         .context("set-up made no model; run `cargo xtask model`")?;
-    println!("parity: the patched engine (without a policy)");
-    let patched = texts(&mut process::cargo(workspace), model, |command| {
-        command.args(["run", "--release", "--quiet", "-p", "mistralrs-kv"]);
-        command.args(["--example", "parity"]);
-    })?;
+    let target = Metadata::of(workspace)?.target_directory;
+    println!("parity: the patched engine, without a policy");
+    // The very selection the tests are built with, so that the engine is not compiled for other features.
+    let selection = ["--workspace", "--bins", "--examples", "--tests"];
+    process::run(
+        process::cargo(workspace)
+            .args(["build", "--release"])
+            .args(selection),
+    )?;
+    let program = target
+        .join("release/examples")
+        .join(format!("parity{}", std::env::consts::EXE_SUFFIX));
+    let patched = process::output(process::without_us(program).arg(model))?;
     println!(
         "parity: the published engine; compiling it takes another 10 to 20 minutes on 2 cores"
     );
     let scratch = published(workspace)?;
-    let target = Metadata::of(workspace)?.target_directory;
-    let stock = texts(&mut process::cargo(workspace), model, |command| {
-        command.current_dir(scratch.path());
-        command
-            .args(["run", "--release", "--target-dir"])
-            .arg(target);
-        // The configuration of the checkout does not reach a folder outside it.
-        command.args(["--config", "build.rustflags=['-C', 'target-cpu=native']"]);
-    })?;
+    let mut stock = process::cargo(workspace);
+    stock.current_dir(scratch.path());
+    stock.args(["run", "--release", "--target-dir"]).arg(target);
+    // The configuration of the checkout does not reach a folder outside it.
+    stock.args(["--config", "build.rustflags=['-C', 'target-cpu=native']"]);
+    let stock = process::output(stock.arg("--").arg(model).stderr(Stdio::inherit()))?;
     for (ours, theirs) in patched.lines().zip(stock.lines()) {
         println!(
             "{} {ours}",
@@ -53,19 +58,6 @@ pub(crate) fn run(workspace: &Workspace, choice: &Choice) -> Result<()> {
     }
     println!("parity: 3 of 3 texts are the same");
     Ok(())
-}
-
-fn texts(
-    command: &mut std::process::Command,
-    model: &Path,
-    arguments: impl FnOnce(&mut std::process::Command),
-) -> Result<String> {
-    arguments(command);
-    command
-        .arg("--")
-        .arg(model)
-        .stderr(std::process::Stdio::inherit());
-    process::output(command)
 }
 
 /// A package outside the checkout, where no configuration patches the engine.

@@ -28,7 +28,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Generate text: one answer to `--prompt`, or a conversation without it.
-    Run(run::Run),
+    Run(Box<run::Run>),
     /// List the policies with their fields and defaults.
     Policies,
 }

@@ -1,6 +1,7 @@
 //! Greedy text of three prompts from whichever mistralrs-core is linked, eager, one request at a time.
 //!
 //! `cargo xtask parity-stock` builds this against the published engine and against the patched one.
+#![expect(clippy::print_stdout, reason = "its texts are what is compared")]
 
 use std::{num::NonZeroUsize, path::PathBuf};
 

@@ -294,10 +294,10 @@ impl KvRuntime for Runtime {
     }
 
     fn release(&self, seq: usize) {
-        if let Some(state) = self.state.lock().as_mut() {
-            if let Some(report) = state.ledger.release(SeqId(seq)) {
-                state.note_end(report);
-            }
+        if let Some(state) = self.state.lock().as_mut()
+            && let Some(report) = state.ledger.release(SeqId(seq))
+        {
+            state.note_end(report);
         }
         self.ended.notify_all();
     }

@@ -96,7 +96,7 @@ fn geometry(spec: &PoolSpec) -> Result<(Geometry, KvDtype), StartError> {
     for (index, layer) in spec.layers.iter().enumerate() {
         check_layer(index, layer, first)?;
     }
-    if first.kv_heads == 0 || spec.query_heads % first.kv_heads != 0 {
+    if first.kv_heads == 0 || !spec.query_heads.is_multiple_of(first.kv_heads) {
         return refuse(format!(
             "{} query heads do not divide among {} KV heads",
             spec.query_heads, first.kv_heads
