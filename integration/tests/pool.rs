@@ -249,3 +249,34 @@ async fn a_full_pool_makes_requests_wait_and_a_hopeless_one_is_told_why() {
         "some had to wait: {stats:?}"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn preempted_sequences_give_their_pages_back_and_finish() {
+    let folder = tempfile::tempdir().expect("makes a folder");
+    let model = folder.path().join("tiny.gguf");
+    tiny::write(&model, 13);
+    let config = EngineConfig {
+        pool: Some(PoolSize::MemoryMb(1)),
+        ..engine(model, Some(CacheConfig::new("keep-all")))
+    };
+    let engine = Arc::new(start(config).await);
+    // Six prompts of 300 tokens fit 2,048, but not with 200 more tokens each.
+    let tasks: Vec<_> = (0..6)
+        .map(|first| {
+            let tokens = (0..300).map(|i| (first + i) % (tiny::VOCABULARY - 1));
+            let prompt = Prompt::Tokens(tokens.collect());
+            let engine = engine.clone();
+            tokio::spawn(async move { record(&engine, prompt, 200, None).await.1.tokens.len() })
+        })
+        .collect();
+    for task in tasks {
+        assert_eq!(task.await.expect("no panic"), 200, "every request finishes");
+    }
+    assert_whole(&engine);
+    let stats = stats(&engine);
+    assert!(
+        stats.preemptions > 0,
+        "the pool ran out on the way: {stats:?}"
+    );
+    assert!(stats.pool.peak <= stats.pool.total, "{stats:?}");
+}
