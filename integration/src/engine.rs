@@ -267,11 +267,17 @@ fn read_gguf(path: &Path) -> Result<usize, StartError> {
     let Some(architecture) = architecture else {
         return Err(refuse("its metadata has no `general.architecture`".into()));
     };
-    let key = format!("{architecture}.context_length");
-    match content.metadata.get(&key).and_then(|v| v.to_u32().ok()) {
-        Some(context) if context > 0 => Ok(context as usize),
-        _ => Err(refuse(format!("its metadata has no `{key}`"))),
-    }
+    let number = |name: &str| {
+        let key = format!("{architecture}.{name}");
+        let value = content.metadata.get(&key).and_then(|v| v.to_u32().ok());
+        match value.filter(|&value| value > 0) {
+            Some(value) => Ok(value as usize),
+            None => Err(refuse(format!("its metadata has no `{key}`"))),
+        }
+    };
+    // The engine takes it for granted.
+    number("block_count")?;
+    number("context_length")
 }
 
 fn first_line(error: &candle_core::Error) -> String {

@@ -8,6 +8,8 @@ use std::{
     process::{Command, Output},
 };
 
+use candle_core::quantized::gguf_file::{self, Value};
+
 /// A folder with a good model, a damaged one and policy files.
 struct Desk {
     folder: tempfile::TempDir,
@@ -21,6 +23,10 @@ impl Desk {
         let good = fs::read(desk.file("good.gguf")).expect("reads");
         fs::write(desk.file("truncated.gguf"), &good[..good.len() - 100]).expect("writes");
         fs::write(desk.file("header.gguf"), &good[..40]).expect("writes");
+        let architecture = Value::String("llama".into());
+        let mut bare = fs::File::create(desk.file("bare.gguf")).expect("creates");
+        gguf_file::write(&mut bare, &[("general.architecture", &architecture)], &[])
+            .expect("writes");
         fs::write(desk.file("text.gguf"), "this is a letter, not a model").expect("writes");
         fs::write(
             desk.file("unknown.toml"),
@@ -64,6 +70,7 @@ const CASES: &[(&str, &[&str])] = &[
     ("-m @text.gguf -p hi", &["text.gguf", "not a GGUF file"]),
     ("-m @header.gguf -p hi", &["header.gguf", "damaged"]),
     ("-m @truncated.gguf -p hi", &["truncated", "ends at byte"]),
+    ("-m @bare.gguf -p hi", &["bare.gguf", "`llama.block_count`"]),
     (
         "-m @good.gguf -p hi --policy streming-llm",
         &["`streming-llm`", "keep-all, streaming-llm"],

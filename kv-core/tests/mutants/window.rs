@@ -71,8 +71,12 @@ impl<F: Wrong> PolicyConfig for WindowConfig<F> {
         let most = budget
             .fixed_tokens(geometry)
             .unwrap_or(geometry.max_positions);
-        if F::FAULT == Fault::Overflows && self.sinks + self.recent.unwrap_or(1) > most {
-            return refuse("sinks", self.sinks, "below the budget");
+        if F::FAULT == Fault::Overflows {
+            // What `+` does in a debug build, in every build.
+            let kept = self.sinks.checked_add(self.recent.unwrap_or(1));
+            if kept.expect("attempt to add with overflow") > most {
+                return refuse("sinks", self.sinks, "below the budget");
+            }
         }
         if (self.sinks >= most && F::FAULT != Fault::MinTokensAbove)
             || F::FAULT == Fault::AcceptsNothing
