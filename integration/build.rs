@@ -5,9 +5,9 @@ fn main() {
     // The patched engine's build script sets this; the published one has none.
     if std::env::var_os("DEP_MISTRALRS_CORE_KV_HOOK_ABI").is_none() {
         println!(
-            "cargo::error=mistralrs-kv needs the patched mistralrs-core, but cargo found the published one. In this \
-             repository run `cargo xtask setup`; in a workspace of your own run `cargo xtask patch --out DIR` there and \
-             add to the root manifest: [patch.crates-io] mistralrs-core = {{ path = \"DIR\" }}"
+            "cargo::error=mistralrs-kv needs the patched mistralrs-core, but cargo found the published one. In Headroom's \
+             repository run `cargo xtask setup`. For a workspace of your own run `cargo xtask patch --out DIR` in \
+             Headroom's repository, and add to your root manifest: [patch.crates-io] mistralrs-core = {{ path = \"DIR\" }}"
         );
     }
 }
