@@ -13,6 +13,9 @@ use kv_core::{
 use mistralrs_kv::{CacheConfig, EngineConfig, Prompt, Request};
 use serde::{Deserialize, Serialize};
 
+/// First tokens that every head keeps: without them a model falls apart once the text outgrows the window.
+const SINKS: usize = 4;
+
 /// What a user may set.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -49,7 +52,7 @@ impl PolicyConfig for TwoWindows {
 impl Policy for TwoWindows {
     fn needs(&self) -> Needs {
         Needs {
-            bound: Bound::Tokens(2 * self.window),
+            bound: Bound::Tokens(SINKS + 2 * self.window),
             ..Needs::NONE
         }
     }
@@ -61,8 +64,14 @@ impl Policy for TwoWindows {
             self.window
         };
         for head in 0..view.heads() {
-            keep.window(head, 0, recent);
-            keep.grow(head, Growth::Ring { sinks: 0, recent });
+            keep.window(head, SINKS, recent);
+            keep.grow(
+                head,
+                Growth::Ring {
+                    sinks: SINKS,
+                    recent,
+                },
+            );
         }
     }
 }
