@@ -23,7 +23,7 @@ pub(crate) fn run(workspace: &Workspace, choice: &Choice) -> Result<()> {
         .context("set-up made no model; run `cargo xtask model`")?;
     if !binary(workspace)?.is_file() {
         println!(
-            "demo: building {BINARY}; the first build takes 20 to 30 minutes on 2 cores, later ones take seconds"
+            "demo: building {BINARY}; the first build takes 10 to 30 minutes on 2 cores, later ones take seconds"
         );
     }
     process::run(process::cargo(workspace).args(["build", "--release", "-p", PACKAGE]))?;
