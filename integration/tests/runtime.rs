@@ -198,7 +198,10 @@ impl Host {
                 sliding_window: None,
             };
             if new > 1 {
-                self.runtime.prompt(&call).expect("the prompt is kept");
+                let dense = call.queries.clone();
+                self.runtime
+                    .prompt(&call, dense)
+                    .expect("the prompt is kept");
             } else {
                 let out = self.runtime.decode(&call).expect("a decode step");
                 assert_eq!(out.dims(), [sequences.len(), HEADS * GROUP, DIM]);

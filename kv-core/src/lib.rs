@@ -54,6 +54,7 @@ pub use keep_all::{KeepAll, KeepAllConfig};
 pub use ledger::{Address, Demand, Ledger, Sequence, SequenceReport};
 pub use policy::{
     Bound, Cadence, Needs, Observation, Policy, PolicyConfig, Pool, Positions, Reduce, Reduction,
+    ReductionOrder,
 };
 pub use pool::{Full, OwnedPage, PagePool, PoolUsage, Reservation, SharedPage};
 pub use registry::{Description, Registry};

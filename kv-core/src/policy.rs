@@ -72,7 +72,8 @@ impl Needs {
 pub enum Observation {
     /// Nothing: positions are enough.
     None,
-    /// Attention of the last `queries` prompt queries.
+    /// Attention of the last `queries` prompt queries to the tokens before them. The window's own tokens take their share
+    /// of each softmax, are left out of the pool, and score positive infinity.
     Window {
         /// How many queries.
         queries: usize,
@@ -81,7 +82,7 @@ pub enum Observation {
     Accumulated,
     /// The attention row of every decode step, added to the slots, after [`Observation::Accumulated`] on the prompt.
     Rows,
-    /// Euclidean norms of the keys.
+    /// Euclidean norms of the keys, negated: a long key scores low.
     KeyNorms,
     /// The keys themselves.
     Keys,
@@ -108,12 +109,15 @@ impl fmt::Display for Observation {
 /// From attention of every query head and query to one number per slot: over queries, then over the group, then pooled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reduction {
-    /// Over queries.
+    /// Over the queries that can see the token: [`Reduce::Mean`] divides by their number, which for
+    /// [`Observation::Accumulated`] differs from token to token.
     pub queries: Reduce,
     /// Over the `G` query heads of a KV head.
     pub group: Reduce,
     /// Along the text.
     pub pool: Pool,
+    /// Whether the group or the pool comes first.
+    pub order: ReductionOrder,
 }
 
 impl Reduction {
@@ -122,7 +126,19 @@ impl Reduction {
         queries: Reduce::Mean,
         group: Reduce::Mean,
         pool: Pool::None,
+        order: ReductionOrder::GroupThenPool,
     };
+}
+
+/// What comes first once the queries are reduced. It shows wherever one of the two is a maximum and the other is not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReductionOrder {
+    /// The group, then the pool: Ada-KV's authors, `KVCache-Factory`, and everything here by default.
+    #[default]
+    GroupThenPool,
+    /// The pool of every query head, then the group: kvpress.
+    PoolThenGroup,
 }
 
 /// How several numbers become one.

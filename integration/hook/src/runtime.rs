@@ -110,12 +110,14 @@ pub trait KvRuntime: fmt::Debug + Send + Sync {
     /// The sequence has ended, in whatever way. Unknown ids are ignored.
     fn release(&self, seq: usize);
 
-    /// A layer's dense attention over the prompts is done: choose and write what stays.
+    /// A layer's dense attention over the prompts is done: choose and write what stays. Returns the layer's attention,
+    /// `[S, H * G, T, D]`: `dense` itself, or `dense` with other rows where a prompt's last tokens are read through the
+    /// compressed cache.
     ///
     /// # Errors
     ///
     /// A shape or a device that does not fit the pool, or an unknown layer or sequence.
-    fn prompt(&self, call: &LayerCall<'_>) -> Result<()>;
+    fn prompt(&self, call: &LayerCall<'_>, dense: Tensor) -> Result<Tensor>;
 
     /// Writes the one new token of every sequence and attends to the cache. Returns `[S, H * G, D]`.
     ///

@@ -56,8 +56,7 @@ impl Call<'_> {
             return batch.runtime.decode(&call).map(Some);
         }
         let out = self.dense()?;
-        batch.runtime.prompt(&call)?;
-        Ok(Some(out))
+        batch.runtime.prompt(&call, out).map(Some)
     }
 }
 

@@ -302,9 +302,10 @@ impl KvRuntime for Runtime {
         self.ended.notify_all();
     }
 
-    fn prompt(&self, call: &LayerCall<'_>) -> Result<()> {
+    fn prompt(&self, call: &LayerCall<'_>, dense: Tensor) -> Result<Tensor> {
         let opened = self.opened()?;
-        self.with_state(|state| layer::prompt(&self.config, opened, state, call))
+        self.with_state(|state| layer::prompt(&self.config, opened, state, call))?;
+        Ok(dense)
     }
 
     fn decode(&self, call: &LayerCall<'_>) -> Result<Tensor> {
