@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use kv_core::{
-    Bound, Budget, ConfigError, Geometry, Growth, KeepPlan, LayerView, Needs, Policy, PolicyConfig,
-    Registry,
+    Budget, ConfigError, Geometry, Growth, KeepPlan, LayerView, Needs, Policy, PolicyConfig,
+    Registry, Room,
 };
 use mistralrs_kv::{CacheConfig, EngineConfig, Prompt, Request};
 use serde::{Deserialize, Serialize};
@@ -49,20 +49,27 @@ impl PolicyConfig for TwoWindows {
     }
 }
 
-impl Policy for TwoWindows {
-    fn needs(&self) -> Needs {
-        Needs {
-            bound: Bound::Tokens(SINKS + 2 * self.window),
-            ..Needs::NONE
-        }
-    }
-
-    fn plan(&self, view: &LayerView<'_>, keep: &mut KeepPlan) {
-        let recent = if view.layer.is_multiple_of(2) {
+impl TwoWindows {
+    fn recent(&self, layer: usize) -> usize {
+        if layer.is_multiple_of(2) {
             2 * self.window
         } else {
             self.window
-        };
+        }
+    }
+}
+
+impl Policy for TwoWindows {
+    fn needs(&self) -> Needs {
+        Needs::NONE
+    }
+
+    fn room(&self, layer: usize, _prompt: usize, _budget: usize) -> Room {
+        Room::Each(SINKS + self.recent(layer))
+    }
+
+    fn plan(&self, view: &LayerView<'_>, keep: &mut KeepPlan) {
+        let recent = self.recent(view.layer);
         for head in 0..view.heads() {
             keep.window(head, SINKS, recent);
             keep.grow(

@@ -32,6 +32,8 @@ pub enum ConfigError {
         /// What is allowed, in words that follow "must be".
         allowed: String,
     },
+    /// A file that the configuration names cannot be used with this model.
+    Profile(Box<ProfileError>),
     /// The budget fits no cache of this model.
     Budget {
         /// The budget given.
@@ -48,6 +50,41 @@ pub enum ConfigError {
         /// What the host offers.
         offered: String,
     },
+}
+
+/// What is wrong with a file that a configuration names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProfileError {
+    /// The policy's name.
+    pub policy: &'static str,
+    /// The field that names the file.
+    pub field: &'static str,
+    /// The file.
+    pub file: String,
+    /// Where in the file: a line, a key; empty for the whole of it.
+    pub place: String,
+    /// What was found there.
+    pub found: String,
+    /// What was expected.
+    pub expected: String,
+}
+
+impl fmt::Display for ProfileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            policy,
+            field,
+            file,
+            place,
+            found,
+            expected,
+        } = self;
+        let comma = if place.is_empty() { "" } else { ", " };
+        write!(
+            f,
+            "policy {policy}: `{field}` {file}{comma}{place}: found {found}, expected {expected}"
+        )
+    }
 }
 
 impl fmt::Display for ConfigError {
@@ -72,6 +109,7 @@ impl fmt::Display for ConfigError {
                     "policy {policy}: `{field}` is {value}, must be {allowed}"
                 )
             }
+            Self::Profile(error) => error.fmt(f),
             Self::Budget { value, allowed } => write!(f, "`budget` is {value}, must be {allowed}"),
             Self::Unsupported {
                 policy,
@@ -99,6 +137,9 @@ pub enum CacheError {
     /// No sequence is open under this id.
     #[error("sequence {0} is not open")]
     UnknownSequence(SeqId),
+    /// A sequence is open under this id already.
+    #[error("sequence {0} is open already")]
+    AlreadyOpen(SeqId),
     /// A plan or a token names a layer that the model does not have.
     #[error("layer {layer} of a model with {layers}")]
     UnknownLayer {

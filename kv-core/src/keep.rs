@@ -109,12 +109,14 @@ pub struct KeepPlan {
 }
 
 /// A plan carried out: the slots that each head keeps.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Kept {
     /// Slots of each head, ascending, `[H][T]`.
     pub slots: Vec<Vec<u32>>,
     /// How each head grows, `[H]`.
     pub growth: Vec<Growth>,
+    /// What was observed of the kept slots, `[H][T]`, if anything was: scores stay with their slots.
+    pub scores: Option<Vec<Vec<f32>>>,
 }
 
 impl KeepPlan {
@@ -210,14 +212,21 @@ impl KeepPlan {
     #[must_use]
     pub fn resolve(&self, view: &LayerView<'_>, pins: &Pins) -> Kept {
         let masks = self.masks(view);
-        let slots = masks
+        let slots: Vec<Vec<u32>> = masks
             .iter()
             .enumerate()
             .map(|(head, mask)| survivors(view, head, mask, pins))
             .collect();
+        let scores = view.observed().map(|scores| {
+            let of = |(slots, row): (&Vec<u32>, &&[f32])| {
+                slots.iter().map(|&slot| row[slot as usize]).collect()
+            };
+            slots.iter().zip(scores).map(of).collect()
+        });
         Kept {
             slots,
             growth: self.growth.clone(),
+            scores,
         }
     }
 

@@ -2,7 +2,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Bound, Budget, ConfigError, Geometry, KeepPlan, LayerView, Needs, Policy, PolicyConfig,
+    Budget, ConfigError, Geometry, KeepPlan, LayerView, Needs, Policy, PolicyConfig, Room,
 };
 
 /// Configuration of [`KeepAll`]: nothing to set.
@@ -32,10 +32,11 @@ impl PolicyConfig for KeepAllConfig {
 
 impl Policy for KeepAll {
     fn needs(&self) -> Needs {
-        Needs {
-            bound: Bound::Everything,
-            ..Needs::NONE
-        }
+        Needs::NONE
+    }
+
+    fn room(&self, _: usize, _: usize, _: usize) -> Room {
+        Room::Each(usize::MAX)
     }
 
     fn plan(&self, _: &LayerView<'_>, _: &mut KeepPlan) {}

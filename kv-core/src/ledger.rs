@@ -2,8 +2,8 @@
 use std::collections::HashMap;
 
 use crate::{
-    Bound, CacheError, Geometry, HeadTable, Kept, Needs, Page, PageId, PagePool, Pins, Place,
-    Position, Reservation, SeqId, Slot, pool::Full,
+    CacheError, Demand, Geometry, HeadTable, Kept, Page, PageId, PagePool, Pins, Place, Position,
+    Reservation, SeqId, Slot,
 };
 
 /// Where a token is written.
@@ -13,54 +13,6 @@ pub struct Address {
     pub page: PageId,
     /// The place in it, `0..B`.
     pub offset: usize,
-}
-
-/// What a sequence may hold: the policy's bound, with the budget in tokens per KV head.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Demand {
-    /// The policy's bound.
-    pub bound: Bound,
-    /// Whether heads may hold different numbers of tokens.
-    pub ragged: bool,
-    /// Tokens per KV head, as an average; `usize::MAX` for no limit.
-    pub budget: usize,
-}
-
-impl Demand {
-    /// The demand of a policy under a budget of so many tokens per KV head.
-    #[must_use]
-    pub const fn new(needs: &Needs, budget: usize) -> Self {
-        Self {
-            bound: needs.bound,
-            ragged: needs.ragged,
-            budget,
-        }
-    }
-
-    /// Pages that a sequence of `tokens` tokens, `pinned` of them pinned, needs now and for as long as its heads stay
-    /// within the bound: a bounded cache is promised its bound at once, so that it never has to be preempted; an
-    /// unbounded one is promised what its length needs.
-    #[must_use]
-    pub fn pages(&self, geometry: &Geometry, tokens: usize, pinned: usize) -> usize {
-        let limit = match self.bound {
-            Bound::Everything => tokens,
-            Bound::Budget if self.budget == usize::MAX => tokens,
-            Bound::Budget => self
-                .budget
-                .saturating_add(pinned)
-                .min(geometry.max_positions.max(tokens)),
-            Bound::Tokens(limit) => limit
-                .saturating_add(pinned)
-                .min(geometry.max_positions.max(tokens)),
-        };
-        if self.ragged && self.bound == Bound::Budget && self.budget != usize::MAX {
-            // Whatever the split, a layer holds H * limit tokens: a page begun in every head, then one for each B tokens.
-            let heads = geometry.kv_heads;
-            return geometry.layers
-                * (heads * limit.min(1) + heads * limit.saturating_sub(1) / geometry.block);
-        }
-        geometry.full_pages(limit)
-    }
 }
 
 /// One sequence's cache.
@@ -98,8 +50,8 @@ impl Sequence {
 
     /// What was promised to it.
     #[must_use]
-    pub const fn demand(&self) -> Demand {
-        self.demand
+    pub const fn demand(&self) -> &Demand {
+        &self.demand
     }
 
     /// Pinned positions.
@@ -214,24 +166,20 @@ impl Ledger {
         Ok(&self.sequence(seq)?.heads[self.geometry.head_index(layer, head)])
     }
 
-    /// Promises a sequence the pages that it needs to be `tokens` long, opening it if it is new. `demand` and `pins`
-    /// are those of its first call; a promise only grows.
+    /// Opens a sequence and promises it the pages that it needs to be `tokens` long.
     ///
     /// # Errors
     ///
-    /// [`Full`] if the pool cannot promise that much; nothing has changed then, and a new sequence is not open.
-    pub fn reserve(
+    /// [`CacheError::Full`] if the pool cannot promise that much, [`CacheError::AlreadyOpen`]; nothing has changed then.
+    pub fn open(
         &mut self,
         seq: SeqId,
         tokens: usize,
         demand: Demand,
         pins: &Pins,
-    ) -> Result<(), Full> {
-        if let Some(sequence) = self.sequences.get_mut(&seq) {
-            let pinned = sequence.pins.count_below(tokens);
-            let wanted = sequence.demand.pages(&self.geometry, tokens, pinned);
-            let missing = wanted.saturating_sub(sequence.pages_held() + sequence.credit());
-            return sequence.reservation.grow(missing);
+    ) -> Result<(), CacheError> {
+        if self.sequences.contains_key(&seq) {
+            return Err(CacheError::AlreadyOpen(seq));
         }
         let mut reservation = self.pool.reservation();
         reservation.grow(demand.pages(&self.geometry, tokens, pins.count_below(tokens)))?;
@@ -252,6 +200,22 @@ impl Ledger {
         Ok(())
     }
 
+    /// Promises an open sequence the pages that it needs to be `tokens` long; a promise only grows.
+    ///
+    /// # Errors
+    ///
+    /// [`CacheError::Full`] if the pool cannot promise that much, [`CacheError::UnknownSequence`]; nothing has changed then.
+    pub fn reserve(&mut self, seq: SeqId, tokens: usize) -> Result<(), CacheError> {
+        let sequence = self
+            .sequences
+            .get_mut(&seq)
+            .ok_or(CacheError::UnknownSequence(seq))?;
+        let pinned = sequence.pins.count_below(tokens);
+        let wanted = sequence.demand.pages(&self.geometry, tokens, pinned);
+        let missing = wanted.saturating_sub(sequence.pages_held() + sequence.credit());
+        Ok(sequence.reservation.grow(missing)?)
+    }
+
     /// Enters what a layer keeps of a prompt of `prompt` tokens, and says where each kept token is written: for each
     /// head, one address per kept slot, in the same order.
     ///
@@ -262,7 +226,7 @@ impl Ledger {
     ///
     /// # Panics
     ///
-    /// If the plan has another number of heads than the model.
+    /// If the plan has another number of heads than the model, or of scores than slots.
     pub fn write_prompt(
         &mut self,
         seq: SeqId,
@@ -297,9 +261,9 @@ impl Ledger {
             .sum();
         sequence.reservation.ensure(pages)?;
         let mut addresses = Vec::with_capacity(kv_heads);
-        for ((table, slots), &growth) in tables.iter_mut().zip(&kept.slots).zip(&kept.growth) {
-            let mut head = Vec::with_capacity(slots.len());
-            for &position in slots {
+        for (index, table) in tables.iter_mut().enumerate() {
+            let mut head = Vec::with_capacity(kept.slots[index].len());
+            for &position in &kept.slots[index] {
                 let slot = table.push(
                     Position(position),
                     &sequence.pins,
@@ -307,7 +271,10 @@ impl Ledger {
                 )?;
                 head.push(address(table, slot));
             }
-            table.set_growth(growth);
+            if let Some(scores) = &kept.scores {
+                table.scores_mut().copy_from_slice(&scores[index]);
+            }
+            table.set_growth(kept.growth[index]);
             addresses.push(head);
         }
         sequence.prompt = prompt;

@@ -32,32 +32,38 @@ mod budget;
 pub mod checker;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod demand;
 mod error;
 mod geometry;
 mod ids;
 mod keep;
 mod keep_all;
+mod layers;
 mod ledger;
 mod policy;
 mod pool;
 mod registry;
+mod score;
 mod select;
 mod table;
 mod view;
 
 pub use budget::{Budget, ParseBudgetError, apportion};
-pub use error::{CacheError, ConfigError};
+pub use demand::{Demand, Room};
+pub use error::{CacheError, ConfigError, ProfileError};
 pub use geometry::Geometry;
 pub use ids::{PageId, Position, SeqId, Slot};
 pub use keep::{Growth, KeepPlan, Kept, Pins};
 pub use keep_all::{KeepAll, KeepAllConfig};
-pub use ledger::{Address, Demand, Ledger, Sequence, SequenceReport};
+pub use layers::{LayerShares, Pyramid, PyramidRounding};
+pub use ledger::{Address, Ledger, Sequence, SequenceReport};
 pub use policy::{
-    Bound, Cadence, Needs, Observation, Policy, PolicyConfig, Pool, Positions, Reduce, Reduction,
+    Cadence, Needs, Observation, Policy, PolicyConfig, Pool, Positions, Reduce, Reduction,
     ReductionOrder,
 };
 pub use pool::{Full, OwnedPage, PagePool, PoolUsage, Reservation, SharedPage};
 pub use registry::{Description, Registry};
+pub use score::{Pooling, ScoreKind, WindowedScore};
 pub use select::{rank, top};
 pub use table::{HeadTable, Page, Place};
 pub use view::{LayerView, Phase};

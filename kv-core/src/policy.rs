@@ -3,15 +3,27 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{Budget, ConfigError, Geometry, KeepPlan, LayerView};
+use crate::{Budget, ConfigError, Geometry, KeepPlan, LayerView, Room};
 
 /// Chooses which tokens the heads of a layer keep.
 ///
 /// A policy is a pure function of its configuration and the view: it owns no tensor, holds no lock and keeps no state
 /// between calls. What has to last between calls belongs to the slot, and the host carries it.
 pub trait Policy: fmt::Debug + Send + Sync {
-    /// What the host must observe, when to ask, and how much will be kept at most.
+    /// What the host must observe, and when to ask.
     fn needs(&self) -> Needs;
+
+    /// The most that the heads of a layer will hold, for a prompt of `prompt` tokens and a budget of `budget` tokens per
+    /// KV head (`usize::MAX` for none). Sequences are admitted by it. Without a body: the budget in every head.
+    fn room(&self, layer: usize, prompt: usize, budget: usize) -> Room {
+        let _ = (layer, prompt);
+        Room::Each(budget)
+    }
+
+    /// What a user should know before trusting the results, for example that a profile was not made for the model.
+    fn notice(&self) -> Option<String> {
+        None
+    }
 
     /// Says what stays of one layer of one sequence. `keep` starts as "everything" and can only be narrowed.
     fn plan(&self, view: &LayerView<'_>, keep: &mut KeepPlan);
@@ -41,10 +53,9 @@ pub struct Needs {
     pub observation: Observation,
     /// How observed attention is brought to one number per slot.
     pub reduction: Reduction,
-    /// Whether the heads of a layer may hold different numbers of tokens.
-    pub ragged: bool,
-    /// The most that a head will hold, for admission.
-    pub bound: Bound,
+    /// Whether what is generated comes on top of [`Policy::room`]: the method chooses among the prompt's tokens and keeps
+    /// all that follow.
+    pub appends: bool,
     /// When to ask for a plan.
     pub cadence: Cadence,
     /// At which positions attention sees the cached keys.
@@ -54,12 +65,11 @@ pub struct Needs {
 }
 
 impl Needs {
-    /// Positions only, equal heads, bounded by the budget, asked once after a layer's prompt.
+    /// Positions only, bounded for good, asked once after a layer's prompt.
     pub const NONE: Self = Self {
         observation: Observation::None,
         reduction: Reduction::MEAN,
-        ragged: false,
-        bound: Bound::Budget,
+        appends: false,
         cadence: Cadence::LayerPrefill,
         positions: Positions::Original,
         min_tokens: 1,
@@ -162,18 +172,6 @@ pub enum Pool {
     Average(usize),
     /// Largest of this many neighbours.
     Max(usize),
-}
-
-/// The most that a head holds, as a function of the prompt's length and the budget. Pins come on top.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Bound {
-    /// Everything, growing with the text.
-    Everything,
-    /// The budget, as an average over the heads of a layer.
-    Budget,
-    /// So many tokens in every head.
-    Tokens(usize),
 }
 
 /// When a policy is asked.

@@ -19,6 +19,7 @@ pub struct Description {
 }
 
 struct Entry {
+    name: &'static str,
     summary: &'static str,
     defaults: fn() -> Map<String, Value>,
     build: Build,
@@ -40,6 +41,7 @@ impl Registry {
     /// Adds a policy under its [`PolicyConfig::NAME`]; a policy of that name that was added before is replaced.
     pub fn add<C: PolicyConfig>(&mut self) -> &mut Self {
         let entry = Entry {
+            name: C::NAME,
             summary: C::SUMMARY,
             defaults: defaults::<C>,
             build: build::<C>,
@@ -82,8 +84,30 @@ impl Registry {
                 known: self.names().collect(),
             })?;
         budget.check(geometry)?;
+        check_fields(entry, &config)?;
         (entry.build)(Value::Object(config), geometry, budget)
     }
+}
+
+/// Names a field that the policy does not have, and those that it has.
+fn check_fields(entry: &Entry, config: &Map<String, Value>) -> Result<(), ConfigError> {
+    let known = (entry.defaults)();
+    let Some(stranger) = config.keys().find(|field| !known.contains_key(*field)) else {
+        return Ok(());
+    };
+    let names: Vec<String> = known.keys().map(|field| format!("`{field}`")).collect();
+    let reason = if names.is_empty() {
+        format!("unknown field `{stranger}`, there are no fields")
+    } else {
+        format!(
+            "unknown field `{stranger}`, expected one of {}",
+            names.join(", ")
+        )
+    };
+    Err(ConfigError::Malformed {
+        policy: entry.name,
+        reason,
+    })
 }
 
 fn defaults<C: PolicyConfig>() -> Map<String, Value> {

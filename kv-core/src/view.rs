@@ -136,6 +136,11 @@ impl<'a> LayerView<'a> {
         slots
     }
 
+    /// What was observed of all heads, `[H][T]`, if anything was.
+    pub(crate) fn observed(&self) -> Option<&'a [&'a [f32]]> {
+        self.scores.map(|(_, scores)| scores)
+    }
+
     /// What was observed of a head, `[T]`; higher keeps.
     ///
     /// # Panics

@@ -7,7 +7,7 @@ use std::{
 };
 
 use kv_core::{
-    Bound, CacheError, Demand, Geometry, Growth, KeepPlan, Kept, LayerView, Pins, Position, SeqId,
+    CacheError, Demand, Geometry, Growth, KeepPlan, Kept, LayerView, Pins, Position, Room, SeqId,
     checker::Replay,
 };
 use proptest::prelude::*;
@@ -42,40 +42,49 @@ enum Kind {
     Ragged,
     /// One full head, the others with a window.
     Mixed,
+    /// Equal heads of the prompt, and all that follows.
+    Prompt,
+    /// The same with a split of the budget.
+    RaggedPrompt,
     /// Keeps everything under a bound of four tokens.
     Liar,
 }
 
-const KINDS: [Kind; 7] = [
+const KINDS: [Kind; 9] = [
     Kind::Full,
     Kind::Window,
     Kind::LongWindow,
     Kind::Scores,
     Kind::Ragged,
     Kind::Mixed,
+    Kind::Prompt,
+    Kind::RaggedPrompt,
     Kind::Liar,
 ];
 
 impl Kind {
-    fn demand(self) -> Demand {
-        let (bound, ragged, budget) = match self {
-            Self::Full => (Bound::Everything, false, usize::MAX),
-            Self::Mixed => (Bound::Everything, true, usize::MAX),
-            Self::Window | Self::LongWindow => (Bound::Tokens(10), false, 10),
-            Self::Scores => (Bound::Budget, false, 9),
-            Self::Ragged => (Bound::Budget, true, 6),
-            Self::Liar => (Bound::Tokens(4), false, 4),
+    fn demand(self, prompt: usize) -> Demand {
+        let room = match self {
+            Self::Full => Room::Each(usize::MAX),
+            Self::Mixed => Room::Heads(vec![usize::MAX, 6, 6]),
+            Self::Window | Self::LongWindow => Room::Each(10),
+            Self::Scores | Self::Prompt => Room::Each(9),
+            Self::Ragged | Self::RaggedPrompt => Room::Together(18),
+            Self::Liar => Room::Each(4),
         };
         Demand {
-            bound,
-            ragged,
-            budget,
+            rooms: vec![room; GEOMETRY.layers],
+            appends: matches!(self, Self::Prompt | Self::RaggedPrompt),
+            prompt,
         }
     }
 
     /// Whether what it was promised at first is enough for ever.
     fn is_bounded(self) -> bool {
-        !matches!(self, Self::Full | Self::Mixed | Self::Liar)
+        matches!(
+            self,
+            Self::Window | Self::LongWindow | Self::Scores | Self::Ragged
+        )
     }
 
     fn plan(self, prompt: usize, pins: &Pins, rng: &mut impl Rng) -> Kept {
@@ -113,6 +122,12 @@ impl Kind {
                     keep.grow(head, Growth::EvictLowest { limit, recent: 2 });
                 }
             }
+            Self::Prompt => (0..heads).for_each(|head| random(&mut keep, head, 9)),
+            Self::RaggedPrompt => {
+                for (head, count) in [1, 12, 5].into_iter().enumerate() {
+                    random(&mut keep, head, count);
+                }
+            }
             Self::Mixed => {
                 for head in 1..heads {
                     keep.window(head, 1, 5);
@@ -126,10 +141,7 @@ impl Kind {
                 }
             }
         }
-        keep.resolve(
-            &LayerView::prefill(0, heads, prompt, self.demand().budget),
-            pins,
-        )
+        keep.resolve(&LayerView::prefill(0, heads, prompt, usize::MAX), pins)
     }
 }
 
@@ -229,10 +241,7 @@ impl World {
     fn reserve(&mut self, seq: SeqId, tokens: u8, kind: u8, (start, length): (u8, u8)) {
         if let Some(progress) = self.open.get_mut(&seq) {
             let tokens = progress.next.0 + 1 + usize::from(tokens % 4);
-            match self
-                .replay
-                .reserve(seq, tokens, Kind::Full.demand(), &Pins::default())
-            {
+            match self.replay.reserve(seq, tokens) {
                 Ok(()) => progress.reserved = progress.reserved.max(tokens),
                 Err(_) => self.met.no_room += 1,
             }
@@ -243,7 +252,7 @@ impl World {
         let pins = Pins::new(std::iter::once(
             u32::from(start)..u32::from(start) + u32::from(length),
         ));
-        match self.replay.reserve(seq, prompt, kind.demand(), &pins) {
+        match self.replay.open(seq, prompt, kind.demand(prompt), &pins) {
             Ok(()) => {
                 let progress = Progress {
                     kind,
@@ -338,6 +347,14 @@ impl World {
 
     fn misuse(&mut self, seq: SeqId) -> Result<(), String> {
         let layers = GEOMETRY.layers;
+        if self.open.contains_key(&seq) {
+            let demand = Kind::Full.demand(1);
+            let refused = self.replay.open(seq, 1, demand, &Pins::default());
+            expect(&refused, &CacheError::AlreadyOpen(seq))?;
+        } else {
+            let refused = self.replay.reserve(seq, 1);
+            expect(&refused, &CacheError::UnknownSequence(seq))?;
+        }
         let refused = self.replay.append(seq, layers, Position(0));
         expect(
             &refused,
@@ -385,7 +402,7 @@ fn random_op(rng: &mut impl Rng) -> Op {
             Op::Reserve {
                 seq,
                 tokens: rng.random_range(1..30),
-                kind: rng.random_range(0..7),
+                kind: rng.random_range(0..9),
                 pins,
             }
         }
@@ -457,7 +474,7 @@ fn a_million_random_calls_leave_every_page_and_every_byte_in_its_place() {
 fn any_op() -> impl Strategy<Value = Op> {
     let seq = || 0..3_u8;
     prop_oneof![
-        3 => (seq(), 1..30_u8, 0..7_u8, (0..20_u8, 0..12_u8))
+        3 => (seq(), 1..30_u8, 0..9_u8, (0..20_u8, 0..12_u8))
             .prop_map(|(seq, tokens, kind, pins)| Op::Reserve { seq, tokens, kind, pins }),
         12 => (seq(), 0..1000_u32).prop_map(|(seq, bits)| Op::Advance { seq, bits }),
         2 => (seq(), 0..1000_u32).prop_map(|(seq, bits)| Op::Observe { seq, bits }),

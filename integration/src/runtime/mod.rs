@@ -15,7 +15,9 @@ use std::{
 
 use attention_kernels::PageStore;
 use candle_core::{Result, Tensor, TensorId};
-use kv_core::{Demand, Geometry, Ledger, Needs, Policy, PoolUsage, SeqId, SequenceReport};
+use kv_core::{
+    CacheError, Demand, Geometry, Ledger, Needs, Policy, PoolUsage, SeqId, SequenceReport,
+};
 use kv_hook::{Full, KvRuntime, LayerCall, PoolSpec};
 use parking_lot::{Condvar, Mutex};
 
@@ -209,7 +211,8 @@ impl Opened {
     }
 
     fn demand(&self, config: &CacheConfig, tokens: usize) -> Demand {
-        Demand::new(&self.needs, self.budget(config, tokens))
+        let budget = self.budget(config, tokens);
+        Demand::new(&*self.policy, &self.needs, &self.geometry, tokens, budget)
     }
 
     /// Pages of a sequence that is `tokens` long when it is admitted.
@@ -258,8 +261,13 @@ impl KvRuntime for Runtime {
         };
         let seq = SeqId(seq);
         let is_new = state.ledger.sequence(seq).is_err();
-        let demand = opened.demand(&self.config, tokens);
-        match state.ledger.reserve(seq, tokens, demand, &self.config.pins) {
+        let promised = if is_new {
+            let demand = opened.demand(&self.config, tokens);
+            state.ledger.open(seq, tokens, demand, &self.config.pins)
+        } else {
+            state.ledger.reserve(seq, tokens)
+        };
+        match promised {
             Ok(()) => {
                 if is_new && state.ended.iter().any(|report| report.seq == seq) {
                     state.counts.preemptions += 1;
@@ -273,8 +281,12 @@ impl KvRuntime for Runtime {
                     .max(state.ledger.sequences().count());
                 Ok(())
             }
-            Err(kv_core::Full { wanted, free }) => {
+            Err(error) => {
                 state.counts.refusals += 1;
+                let (wanted, free) = match error {
+                    CacheError::Full(full) => (full.wanted, full.free),
+                    _ => (tokens, 0), // cannot be: what is open is reserved, and what is not is opened
+                };
                 Err(Full { wanted, free })
             }
         }

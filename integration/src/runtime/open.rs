@@ -3,7 +3,7 @@ use std::collections::VecDeque;
 
 use attention_kernels::{KvDtype, PageLayout, PageStore};
 use candle_core::{DType, Device, Tensor};
-use kv_core::{Bound, Cadence, ConfigError, Geometry, Ledger, Needs, Observation, Positions};
+use kv_core::{Cadence, ConfigError, Geometry, Ledger, Needs, Observation, Positions};
 use kv_hook::{LayerSpec, PoolSpec};
 
 use super::{Counts, Opened, Runtime, State};
@@ -64,15 +64,14 @@ impl Runtime {
     /// A bound that not even one sequence can be promised is a mistake in the budget.
     fn check_room(&self, opened: &Opened, pages: usize) -> Result<(), StartError> {
         let budget = self.config.budget;
-        let fixed = match opened.needs.bound {
-            Bound::Tokens(tokens) => Some(tokens),
-            _ => budget.fixed_tokens(&opened.geometry),
-        };
-        let Some(tokens) = fixed else { return Ok(()) };
         let wanted = opened.pages(&self.config, 1);
         if wanted <= pages {
             return Ok(());
         }
+        let heads = opened.geometry.kv_heads;
+        let rooms = opened.demand(&self.config, 1).rooms;
+        let tokens = rooms.iter().map(|room| room.total(heads)).max();
+        let tokens = tokens.unwrap_or(0) / heads;
         let most = pages / opened.geometry.heads() * opened.geometry.block;
         Err(StartError::Config(ConfigError::Budget {
             value: format!("{budget} ({tokens} tokens per KV head, {wanted} pages)"),

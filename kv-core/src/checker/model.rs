@@ -1,5 +1,5 @@
 //! What a head should hold, worked out the slow way: every token in a list, oldest first, and no slots.
-use crate::{Bound, Demand, Geometry, Growth, Position};
+use crate::{Demand, Geometry, Growth, Position, Room};
 
 /// A token that a head holds.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -127,23 +127,49 @@ pub(super) fn demanded(
     tokens: usize,
     pinned: usize,
 ) -> usize {
-    let longest = tokens.max(geometry.max_positions);
-    let even = |held: usize| geometry.layers * geometry.kv_heads * pages(held, geometry.block);
-    match demand.bound {
-        Bound::Everything => even(tokens),
-        Bound::Tokens(limit) => even(longest.min(limit.saturating_add(pinned))),
-        Bound::Budget if demand.budget == usize::MAX => even(tokens),
-        Bound::Budget if !demand.ragged => even(longest.min(demand.budget.saturating_add(pinned))),
-        Bound::Budget => {
+    (0..geometry.layers)
+        .map(|layer| demanded_of_layer(demand, layer, geometry, tokens, pinned))
+        .sum()
+}
+
+fn demanded_of_layer(
+    demand: &Demand,
+    layer: usize,
+    geometry: &Geometry,
+    tokens: usize,
+    pinned: usize,
+) -> usize {
+    // Tokens after the prompt that come on top, and the longest that a head may get.
+    let (later, longest) = if demand.appends {
+        (tokens - tokens.min(demand.prompt), tokens)
+    } else {
+        (0, tokens.max(geometry.max_positions))
+    };
+    let most = |room: usize| {
+        if room == usize::MAX {
+            tokens
+        } else {
+            longest.min(room.saturating_add(pinned).saturating_add(later))
+        }
+    };
+    let heads = geometry.kv_heads;
+    match &demand.rooms[layer] {
+        Room::Each(room) => heads * pages(most(*room), geometry.block),
+        Room::Heads(rooms) => rooms
+            .iter()
+            .fold(0, |sum, &room| sum + pages(most(room), geometry.block)),
+        Room::Together(usize::MAX) => heads * pages(tokens, geometry.block),
+        Room::Together(room) => {
             // The worst split gives every head one token, which begins a page; after that it takes B more tokens in one
             // head to begin another.
-            let mut left = geometry.kv_heads * longest.min(demand.budget.saturating_add(pinned));
+            let mut left = (heads * longest)
+                .min(room.saturating_add(heads.saturating_mul(pinned.saturating_add(later))));
             let mut layer = 0;
-            for _ in 0..geometry.kv_heads {
+            for _ in 0..heads {
                 layer += left.min(1);
                 left -= left.min(1);
             }
-            geometry.layers * (layer + left / geometry.block)
+            layer + left / geometry.block
         }
     }
 }

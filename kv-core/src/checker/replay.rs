@@ -5,19 +5,20 @@ use super::{
     Violation,
     model::{HeadModel, Token, demanded, pages},
 };
-use crate::{Address, CacheError, Demand, Full, Geometry, Kept, Ledger, Pins, Position, SeqId};
+use crate::{Address, CacheError, Demand, Geometry, Kept, Ledger, Pins, Position, SeqId};
 
 /// A [`Ledger`] whose every call is repeated on a model that knows no slots and no pages, and whose tokens' bytes go
 /// into a fake page memory at the addresses that the ledger returns.
 ///
 /// ```
-/// use kv_core::{Bound, Demand, Geometry, KeepPlan, LayerView, Pins, Position, SeqId, checker::Replay};
+/// use kv_core::{Demand, Geometry, KeepPlan, LayerView, Pins, Position, Room, SeqId, checker::Replay};
 /// # let geometry = Geometry {
 /// #     layers: 1, kv_heads: 2, group: 1, head_dim: 8, block: 4, element_bytes: 4, max_positions: 64,
 /// # };
 /// let mut replay = Replay::new(geometry, 10);
 /// let (seq, pins) = (SeqId(0), Pins::default());
-/// replay.reserve(seq, 6, Demand { bound: Bound::Everything, ragged: false, budget: usize::MAX }, &pins)?;
+/// let demand = Demand { rooms: vec![Room::Each(usize::MAX)], appends: false, prompt: 5 };
+/// replay.open(seq, 6, demand, &pins)?;
 /// let kept = KeepPlan::all(2).resolve(&LayerView::prefill(0, 2, 5, usize::MAX), &pins);
 /// replay.write_prompt(seq, 0, 5, &kept)?;
 /// replay.append(seq, 0, Position(5))?;
@@ -104,41 +105,66 @@ impl Replay {
         }
     }
 
-    /// [`Ledger::reserve`].
+    /// [`Ledger::open`].
     ///
     /// # Errors
     ///
     /// What the ledger answers.
-    pub fn reserve(
+    pub fn open(
         &mut self,
         seq: SeqId,
         tokens: usize,
         demand: Demand,
         pins: &Pins,
-    ) -> Result<(), Full> {
+    ) -> Result<(), CacheError> {
         let geometry = *self.ledger.geometry();
-        let (promise, demand_first, pins_first) = match self.sequences.get(&seq) {
-            Some(shadow) => (shadow.promise, shadow.demand, &shadow.pins),
-            None => (0, demand, pins),
-        };
-        let pinned = (0..tokens)
-            .filter(|&position| pins_first.contains(Position::new(position)))
-            .count();
-        let wanted = demanded(&demand_first, &geometry, tokens, pinned).max(promise);
-        let result = self.ledger.reserve(seq, tokens, demand, pins);
-        self.expect(seq, wanted - promise, result.is_ok());
+        let promise = demanded(&demand, &geometry, tokens, pinned_below(pins, tokens));
+        let result = self.ledger.open(seq, tokens, demand.clone(), pins);
+        if self.sequences.contains_key(&seq) {
+            if result != Err(CacheError::AlreadyOpen(seq)) {
+                self.blame(Violation::Open {
+                    seq,
+                    in_ledger: false,
+                });
+            }
+            return result;
+        }
+        self.expect(seq, promise, result.is_ok());
         if result.is_ok() {
-            let fresh = || Shadow {
+            let shadow = Shadow {
                 heads: vec![HeadModel::default(); geometry.layers * geometry.kv_heads],
                 demand,
                 pins: pins.clone(),
-                promise: 0,
+                promise,
                 prompt: 0,
                 seen: 0,
                 pages_peak: 0,
                 overwrites: 0,
             };
-            self.sequences.entry(seq).or_insert_with(fresh).promise = wanted;
+            self.sequences.insert(seq, shadow);
+        }
+        result
+    }
+
+    /// [`Ledger::reserve`].
+    ///
+    /// # Errors
+    ///
+    /// What the ledger answers.
+    pub fn reserve(&mut self, seq: SeqId, tokens: usize) -> Result<(), CacheError> {
+        let geometry = *self.ledger.geometry();
+        let result = self.ledger.reserve(seq, tokens);
+        let Some(shadow) = self.sequences.get(&seq) else {
+            return result;
+        };
+        let pinned = pinned_below(&shadow.pins, tokens);
+        let promise = shadow.promise;
+        let wanted = demanded(&shadow.demand, &geometry, tokens, pinned).max(promise);
+        self.expect(seq, wanted - promise, result.is_ok());
+        if result.is_ok()
+            && let Some(shadow) = self.sequences.get_mut(&seq)
+        {
+            shadow.promise = wanted;
         }
         result
     }
@@ -175,7 +201,12 @@ impl Replay {
                 .iter()
                 .map(|&slot| Position(slot))
                 .collect();
-            let tokens = self.write(seq, &positions, addresses);
+            let mut tokens = self.write(seq, &positions, addresses);
+            for (index, token) in tokens.iter_mut().enumerate() {
+                if let Some(scores) = &kept.scores {
+                    token.score = scores[head][index];
+                }
+            }
             if let Some(shadow) = self.sequences.get_mut(&seq) {
                 shadow.heads[layer * kv_heads + head] =
                     HeadModel::planned(tokens, kept.growth[head]);
@@ -318,4 +349,10 @@ impl Replay {
         }
         tokens
     }
+}
+
+fn pinned_below(pins: &Pins, tokens: usize) -> usize {
+    (0..tokens)
+        .filter(|&position| pins.contains(Position::new(position)))
+        .count()
 }

@@ -1,6 +1,6 @@
 //! Every rule is broken once, by hand, and the checker has to name it.
 use super::*;
-use crate::{Bound, Demand, Geometry, Growth, Kept, Pins};
+use crate::{Demand, Geometry, Growth, Kept, Pins, Room};
 
 const GEOMETRY: Geometry = Geometry {
     layers: 2,
@@ -18,12 +18,12 @@ fn busy() -> Replay {
     for seq in [SeqId(0), SeqId(1)] {
         let tokens = if seq.0 == 0 { 6 } else { 12 };
         let demand = Demand {
-            bound: Bound::Everything,
-            ragged: false,
-            budget: usize::MAX,
+            rooms: vec![Room::Each(usize::MAX); 2],
+            appends: false,
+            prompt: 6,
         };
         replay
-            .reserve(seq, tokens, demand, &Pins::default())
+            .open(seq, tokens, demand, &Pins::default())
             .expect("room");
         let kept = Kept {
             slots: vec![(0..6).collect(); 2],
@@ -34,6 +34,7 @@ fn busy() -> Replay {
                 };
                 2
             ],
+            scores: None,
         };
         for layer in 0..2 {
             replay.write_prompt(seq, layer, 6, &kept).expect("reserved");

@@ -2,7 +2,7 @@
 use std::fmt;
 
 use super::{dice::Dice, setup::Setup};
-use crate::{Bound, Kept, LayerView, Observation, Pins, Position};
+use crate::{Kept, LayerView, Observation, Pins, Position, Room};
 
 /// The longest head of the kit.
 const LONGEST: usize = 640;
@@ -10,8 +10,8 @@ const LONGEST: usize = 640;
 /// One layer of one sequence.
 #[derive(Debug, Clone)]
 pub(super) struct Case {
-    layer: usize,
-    prompt: usize,
+    pub(super) layer: usize,
+    pub(super) prompt: usize,
     /// Tokens per KV head.
     pub(super) budget: usize,
     /// What the heads hold in mid-decode, `[H][T]`; `None` after a prompt.
@@ -163,8 +163,8 @@ impl Case {
 impl Setup {
     /// Lengths around the bound, and others.
     pub(super) fn lens(&self, dice: &mut Dice) -> [usize; 4] {
-        let bound = match self.needs.bound {
-            Bound::Tokens(tokens) => tokens,
+        let bound = match self.room(0, 64) {
+            Room::Each(tokens) if tokens < usize::MAX => tokens,
             _ => self.tokens(64),
         };
         let bound = bound.min(LONGEST / 2);
@@ -198,11 +198,13 @@ impl Setup {
     fn cache_case(&self, longest: usize, dice: &mut Dice) -> Case {
         let seen = longest + 1 + dice.below(100);
         let prompt = 1 + dice.below(seen);
+        let layer = dice.below(self.geometry.layers);
+        let is_even = matches!(self.room(layer, prompt), Room::Each(_));
         let heads = (0..self.geometry.kv_heads).map(|_| {
-            let held = if self.needs.ragged {
-                1 + dice.below(longest)
-            } else {
+            let held = if is_even {
                 longest
+            } else {
+                1 + dice.below(longest)
             };
             // The newest token, and others in no order.
             let mut others: Vec<Position> = (0..seen - 1).map(Position::new).collect();
@@ -214,7 +216,6 @@ impl Setup {
         });
         let positions: Vec<Vec<Position>> = heads.collect();
         let scores = positions.iter().map(|head| vec![0.0; head.len()]).collect();
-        let layer = dice.below(self.geometry.layers);
         let budget = self.tokens(prompt);
         Case {
             layer,

@@ -306,6 +306,9 @@ pub(super) fn refuses_well(
             }
         }
         ConfigError::Budget { allowed, .. } if !allowed.trim().is_empty() => Ok(()),
+        ConfigError::Profile(error) if !error.found.is_empty() && !error.expected.is_empty() => {
+            Ok(())
+        }
         ConfigError::Unsupported { .. } => Ok(()),
         other => Err(format!("refuses it without naming a field: {other}")),
     }

@@ -126,19 +126,18 @@ pub fn decode<C: PolicyConfig + Clone>(
     let geometry = geometry(kv_heads);
     let refused =
         |error: &dyn std::fmt::Display| fail(&config, format!("is refused by the ledger: {error}"));
-    let needs = bound(config.clone(), &geometry, budget)?.needs();
+    let policy = bound(config.clone(), &geometry, budget)?;
+    let needs = policy.needs();
     let kept = plan(config.clone(), &geometry, budget, 0, prompt, &[])?;
-    let demand = Demand::new(
-        &needs,
-        budget.tokens(&geometry, prompt).max(needs.min_tokens),
-    );
+    let tokens = budget.tokens(&geometry, prompt).max(needs.min_tokens);
+    let demand = Demand::new(&policy, &needs, &geometry, prompt, tokens);
     let mut ledger = Ledger::new(
         geometry,
-        geometry.full_pages(prompt + steps) + demand.pages(&geometry, prompt, 0),
+        geometry.full_pages(prompt + steps) + demand.pages(&geometry, prompt + steps, 0),
     );
     let seq = SeqId(0);
     ledger
-        .reserve(seq, prompt, demand, &Pins::default())
+        .open(seq, prompt + steps, demand, &Pins::default())
         .map_err(|full| refused(&full))?;
     ledger
         .write_prompt(seq, 0, prompt, &kept)

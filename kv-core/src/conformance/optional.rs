@@ -24,6 +24,9 @@ pub fn heads_are_alike<C: PolicyConfig>(configs: &[fn() -> C]) -> Result<(), Fai
         let mut mirrored = resolve(setup, &turned, &setup.plan(&turned)?, &Pins::default())?;
         mirrored.slots.reverse();
         mirrored.growth.reverse();
+        if let Some(scores) = &mut mirrored.scores {
+            scores.reverse();
+        }
         if kept == mirrored {
             return Ok(());
         }

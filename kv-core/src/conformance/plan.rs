@@ -6,7 +6,7 @@ use super::{
     failure::Failure,
     setup::{Setup, setups},
 };
-use crate::{Bound, Cadence, Growth, KeepPlan, Kept, Observation, Pins, PolicyConfig};
+use crate::{Cadence, Growth, KeepPlan, Kept, Observation, Pins, PolicyConfig, Room};
 
 /// Tries a property on every case of every setup.
 pub(super) fn each<C: PolicyConfig>(
@@ -113,7 +113,7 @@ pub fn plan_keeps_the_pins<C: PolicyConfig>(configs: &[fn() -> C]) -> Result<(),
         }
         let lens: Vec<usize> = kept.slots.iter().map(Vec::len).collect();
         setup
-            .fits(&lens, case.budget, most_pinned)
+            .fits(&setup.room(case.layer, case.prompt), &lens, most_pinned)
             .map_err(|much| setup.failure(case, much))
     })
 }
@@ -142,7 +142,7 @@ pub fn plan_is_deterministic<C: PolicyConfig>(configs: &[fn() -> C]) -> Result<(
     Ok(())
 }
 
-/// Unless a policy says that it is ragged, all heads of a layer keep equally many tokens and grow alike.
+/// Unless a policy gives its heads different rooms, all heads of a layer keep equally many tokens and grow alike.
 ///
 /// # Errors
 ///
@@ -153,7 +153,8 @@ pub fn plan_is_even_unless_ragged<C: PolicyConfig>(configs: &[fn() -> C]) -> Res
         let lens: Vec<usize> = kept.slots.iter().map(Vec::len).collect();
         let is_even = lens.iter().all(|len| len == &lens[0])
             && kept.growth.iter().all(|g| *g == kept.growth[0]);
-        if !setup.needs.ragged && !is_even {
+        let room = setup.room(case.layer, case.prompt);
+        if matches!(room, Room::Each(_)) && !is_even {
             let reason = format!(
                 "says that its heads are even, and keeps {lens:?} tokens, growing by {:?}",
                 kept.growth
@@ -176,20 +177,22 @@ pub fn plan_fits_its_bound<C: PolicyConfig>(configs: &[fn() -> C]) -> Result<(),
     each(configs, |setup, case, plan| {
         let kept = resolve(setup, case, plan, &Pins::default())?;
         let lens: Vec<usize> = kept.slots.iter().map(Vec::len).collect();
+        let room = setup.room(case.layer, case.prompt);
         setup
-            .fits(&lens, case.budget, 0)
+            .fits(&room, &lens, 0)
             .map_err(|much| setup.failure(case, much))?;
-        if matches!(
+        let is_asked_once = matches!(
             setup.needs.cadence,
             Cadence::LayerPrefill | Cadence::Prefill
-        ) {
+        );
+        if is_asked_once && !setup.needs.appends {
             // Nobody will plan again: the heads grow to this.
             let grown: Vec<usize> = lens
                 .iter()
                 .zip(&kept.growth)
                 .map(|(&len, growth)| grown(len, *growth))
                 .collect();
-            setup.fits(&grown, case.budget, 0).map_err(|much| {
+            setup.fits(&room, &grown, 0).map_err(|much| {
                 setup.failure(
                     case,
                     format!("{much}, once its heads have grown by {:?}", kept.growth),
@@ -222,17 +225,34 @@ fn check_needs(setup: &Setup) -> Result<(), Failure> {
         );
         return Err(setup.failure(case, reason));
     }
-    match needs.bound {
-        Bound::Everything => Err(setup.failure(
-            case,
-            format!("is not bounded and accepts a budget of {budget} tokens"),
-        )),
-        Bound::Tokens(tokens) if tokens > budget => Err(setup.failure(
-            case,
-            format!("asks for {tokens} tokens per head and accepts a budget of {budget}"),
-        )),
-        Bound::Tokens(_) | Bound::Budget => Ok(()),
+    // Short prompts, and prompts on both sides of the budget.
+    for prompt in [1, budget.min(4096), 64, 500, 4096] {
+        check_rooms(setup, prompt, budget)?;
     }
+    Ok(())
+}
+
+/// The rooms of all layers together are no more than a fixed budget buys.
+fn check_rooms(setup: &Setup, prompt: usize, budget: usize) -> Result<(), Failure> {
+    let heads = setup.geometry.kv_heads;
+    let mut total: usize = 0;
+    for layer in 0..setup.geometry.layers {
+        let room = setup.room(layer, prompt).total(heads);
+        let case = format!("layer {layer}, a prompt of {prompt} tokens");
+        if room == usize::MAX {
+            let reason = format!("is not bounded and accepts a budget of {budget} tokens");
+            return Err(setup.failure(case, reason));
+        }
+        total += room;
+    }
+    if total > setup.geometry.heads() * budget {
+        let reason = format!(
+            "asks for {total} tokens in {} heads and accepts a budget of {budget} in each",
+            setup.geometry.heads()
+        );
+        return Err(setup.failure(format!("a prompt of {prompt} tokens"), reason));
+    }
+    Ok(())
 }
 
 /// Where the bound has room for all tokens, all are kept. An unbounded policy has no such room.
@@ -244,13 +264,9 @@ pub fn plan_keeps_all_when_there_is_room<C: PolicyConfig>(
     configs: &[fn() -> C],
 ) -> Result<(), Failure> {
     each(configs, |setup, case, plan| {
-        let room = match setup.needs.bound {
-            Bound::Everything => return Ok(()),
-            Bound::Budget => case.budget,
-            Bound::Tokens(tokens) => tokens,
-        };
+        let room = setup.room(case.layer, case.prompt);
         let held = case.lens();
-        if held.iter().any(|&held| held > room) {
+        if room.total(held.len()) == usize::MAX || !room.holds(&held) {
             return Ok(());
         }
         let kept = resolve(setup, case, plan, &Pins::default())?;
@@ -258,7 +274,7 @@ pub fn plan_keeps_all_when_there_is_room<C: PolicyConfig>(
         if lens != held {
             return Err(setup.failure(
                 case,
-                format!("keeps {lens:?} of {held:?} tokens, with room for {room} in each head"),
+                format!("keeps {lens:?} of {held:?} tokens, with room for all: {room:?}"),
             ));
         }
         Ok(())

@@ -6,7 +6,7 @@ use super::{
     setup::{Setup, setups},
 };
 use crate::{
-    Cadence, Demand, Kept, Observation, Pins, PolicyConfig, Position, SeqId, checker::Replay,
+    Cadence, Kept, Observation, Pins, PolicyConfig, Position, Room, SeqId, checker::Replay,
 };
 
 const STEPS: usize = 1000;
@@ -64,11 +64,13 @@ impl<'a> Run<'a> {
     /// A pool with just the pages that two sequences are promised.
     fn new(setup: &'a Setup, pins: Pins) -> Self {
         let mut dice = setup.dice();
-        let longest = *setup.lens(&mut dice).iter().max().unwrap_or(&1) + STEPS;
-        let pages =
-            setup
-                .demand(longest)
-                .pages(&setup.geometry, longest, pins.count_below(longest));
+        let promised = |&prompt: &usize| {
+            let longest = prompt + STEPS;
+            let pinned = pins.count_below(longest);
+            setup.demand(prompt).pages(&setup.geometry, longest, pinned)
+        };
+        let pages = setup.lens(&mut dice).iter().map(promised).max();
+        let pages = pages.unwrap_or(0);
         Self {
             setup,
             pins,
@@ -114,10 +116,6 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn demand(&self, prompt: usize) -> Demand {
-        self.setup.demand(prompt)
-    }
-
     fn open(&mut self, seq: usize, prompt: usize) -> Result<Running, Failure> {
         let running = Running {
             seq: SeqId(seq),
@@ -125,7 +123,7 @@ impl<'a> Run<'a> {
             seen: prompt,
         };
         self.replay
-            .reserve(running.seq, prompt, self.demand(prompt), &self.pins)
+            .open(running.seq, prompt, self.setup.demand(prompt), &self.pins)
             .map_err(|full| self.fail(&running, format!("is refused a prompt: {full}")))?;
         for layer in 0..self.setup.geometry.layers {
             let kept = self.plan(layer, prompt)?;
@@ -153,12 +151,7 @@ impl<'a> Run<'a> {
         let position = Position::new(running.seen);
         running.seen += 1;
         self.replay
-            .reserve(
-                running.seq,
-                running.seen,
-                self.demand(running.prompt),
-                &self.pins,
-            )
+            .reserve(running.seq, running.seen)
             .map_err(|full| {
                 self.fail(
                     running,
@@ -215,11 +208,17 @@ impl<'a> Run<'a> {
             lens.push(table.len());
         }
         let pinned = self.pins.count_below(running.seen);
-        let budget = self.setup.tokens(running.prompt);
+        let room = self.setup.room(layer, running.prompt);
+        let generated = if self.setup.needs.appends {
+            running.seen - running.prompt
+        } else {
+            0
+        };
         self.setup
-            .fits(&lens, budget, pinned)
+            .fits(&room, &lens, pinned + generated)
             .map_err(|much| self.fail(running, much))?;
-        if !self.setup.needs.ragged && pinned == 0 && lens.iter().any(|len| len != &lens[0]) {
+        let is_even = matches!(room, Room::Each(_));
+        if is_even && pinned == 0 && lens.iter().any(|len| len != &lens[0]) {
             return Err(self.fail(
                 running,
                 format!("says that its heads are even, and they hold {lens:?} tokens"),

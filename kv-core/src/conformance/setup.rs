@@ -9,7 +9,7 @@ use super::{
     dice::Dice,
     failure::{Failure, panic_text},
 };
-use crate::{Bound, Budget, ConfigError, Demand, Geometry, KeepPlan, Needs, Policy, PolicyConfig};
+use crate::{Budget, ConfigError, Demand, Geometry, KeepPlan, Needs, Policy, PolicyConfig, Room};
 
 /// `B`, `H` and the trained context of the models that policies are bound to.
 const MODELS: [(usize, usize, usize); 6] = [
@@ -150,7 +150,18 @@ impl Setup {
     }
 
     pub(super) fn demand(&self, prompt: usize) -> Demand {
-        Demand::new(&self.needs, self.tokens(prompt))
+        Demand::new(
+            &*self.policy,
+            &self.needs,
+            &self.geometry,
+            prompt,
+            self.tokens(prompt),
+        )
+    }
+
+    /// Room of a layer for a prompt, as a host works it out.
+    pub(super) fn room(&self, layer: usize, prompt: usize) -> Room {
+        self.policy.room(layer, prompt, self.tokens(prompt))
     }
 
     /// Asks for a plan; a panic is a failure.
@@ -177,30 +188,23 @@ impl Setup {
         Failure::new(self.name, format!("{self}, {case}"), reason)
     }
 
-    /// Whether heads that hold `lens` tokens are within the bound, `pinned` tokens of a head being on top of it. Says
+    /// Whether heads that hold `lens` tokens are within a layer's room, `more` tokens of each head being on top of it. Says
     /// what is too much.
-    pub(super) fn fits(&self, lens: &[usize], budget: usize, pinned: usize) -> Result<(), String> {
-        let most = match self.needs.bound {
-            Bound::Everything => return Ok(()),
-            Bound::Tokens(tokens) => tokens,
-            Bound::Budget if budget == usize::MAX => return Ok(()),
-            Bound::Budget if self.needs.ragged => {
-                let (held, most) = (lens.iter().sum::<usize>(), lens.len() * (budget + pinned));
-                let much = || {
-                    format!(
-                        "holds {held} tokens in a layer, its bound is {most} ({budget} in each head)"
-                    )
-                };
-                return if held > most { Err(much()) } else { Ok(()) };
-            }
-            Bound::Budget => budget,
-        };
-        let much = |(head, held): (usize, &usize)| {
-            format!("holds {held} tokens in head {head}, its bound is {most} and {pinned} pinned")
-        };
-        lens.iter()
-            .enumerate()
-            .find(|&(_, &held)| held > most.saturating_add(pinned))
-            .map_or(Ok(()), |e| Err(much(e)))
+    pub(super) fn fits(&self, room: &Room, lens: &[usize], more: usize) -> Result<(), String> {
+        if let Room::Heads(limits) = room
+            && limits.len() != lens.len()
+        {
+            return Err(format!(
+                "gives {} heads room in a layer with {}",
+                limits.len(),
+                lens.len()
+            ));
+        }
+        if room.plus(more, lens.len()).holds(lens) {
+            return Ok(());
+        }
+        Err(format!(
+            "holds {lens:?} tokens in the heads of a layer, its bound is {room:?} and {more} on top in each head"
+        ))
     }
 }

@@ -97,6 +97,7 @@ mutants! {
     takes_positions_for_slots: WindowConfig<window::PositionsForSlots>, plan_names_real_slots, "names slot";
     is_not_bounded: WindowConfig<window::Unbounded>, plan_fits_its_bound, "is not bounded and accepts";
     asks_for_more_than_the_budget: WindowConfig<window::AsksTooMuch>, plan_fits_its_bound, "accepts a budget of";
+    gives_room_to_other_heads: WindowConfig<window::RoomForOthers>, plan_fits_its_bound, "gives 7 heads room";
     prefers_a_head: WindowConfig<window::PrefersAHead>, heads_are_alike, "by their number";
     strides: WindowConfig<window::Strides>, budgets_nest, "but not under";
     panics_on_a_short_prompt: WindowConfig<window::Underflows>, plan_reads_only_what_it_asked_for, "panics";

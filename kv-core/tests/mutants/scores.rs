@@ -2,8 +2,8 @@
 use std::marker::PhantomData;
 
 use kv_core::{
-    Bound, Budget, ConfigError, Geometry, Growth, KeepPlan, LayerView, Needs, Observation, Pins,
-    Policy, PolicyConfig,
+    Budget, ConfigError, Geometry, Growth, KeepPlan, LayerView, Needs, Observation, Pins, Policy,
+    PolicyConfig, Room,
 };
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +19,7 @@ pub(crate) struct ScoresConfig<F: Wrong> {
 #[derive(Debug)]
 pub(crate) struct Scores {
     fault: Fault,
+    heads: usize,
 }
 
 impl<F: Wrong> PolicyConfig for ScoresConfig<F> {
@@ -26,8 +27,11 @@ impl<F: Wrong> PolicyConfig for ScoresConfig<F> {
     const SUMMARY: &'static str = "the best scores of a layer";
     type Policy = Scores;
 
-    fn bind(self, _: &Geometry, _: Budget) -> Result<Scores, ConfigError> {
-        Ok(Scores { fault: F::FAULT })
+    fn bind(self, geometry: &Geometry, _: Budget) -> Result<Scores, ConfigError> {
+        Ok(Scores {
+            fault: F::FAULT,
+            heads: geometry.kv_heads,
+        })
     }
 }
 
@@ -35,9 +39,14 @@ impl Policy for Scores {
     fn needs(&self) -> Needs {
         Needs {
             observation: Observation::Rows,
-            ragged: self.fault != Fault::SaysEven,
-            bound: Bound::Budget,
             ..Needs::NONE
+        }
+    }
+
+    fn room(&self, _: usize, _: usize, budget: usize) -> Room {
+        match self.fault {
+            Fault::SaysEven => Room::Each(budget),
+            _ => Room::Together(budget.saturating_mul(self.heads)),
         }
     }
 
@@ -53,6 +62,7 @@ impl Policy for Scores {
         );
         match self.fault {
             Fault::FloorTwice => keep.top_across_heads(total + heads * floor, floor, recent),
+            Fault::Lowest if (0..heads).map(|head| view.len(head)).sum::<usize>() <= total => {}
             Fault::Lowest => (0..heads).for_each(|head| keep.slots(head, lowest(view, head))),
             _ => keep.top_across_heads(total, floor, recent),
         }

@@ -5,12 +5,12 @@ use std::{
 };
 
 use kv_core::{
-    Bound, Budget, ConfigError, Geometry, Growth, KeepPlan, LayerView, Needs, Observation, Policy,
-    PolicyConfig,
+    Budget, ConfigError, Geometry, Growth, KeepPlan, LayerView, Needs, Observation, Policy,
+    PolicyConfig, Room,
 };
 use serde::{Deserialize, Serialize};
 
-crate::faults! { Nothing DropsNewest SlotsForAges OneTooLong IgnoresBudget Uneven UnevenGrowth ReadsScores AsksInVain Counts ChangesNeeds LongRing Appends MinTokens MinTokensAbove DropsWithRoom PositionsForSlots Unbounded AsksTooMuch PrefersAHead Strides Underflows Overflows BlamesNoField BlamesAnother ShowsAnotherValue AcceptsNothing BadName ForgetsSinks ShortRing }
+crate::faults! { Nothing DropsNewest SlotsForAges OneTooLong IgnoresBudget RoomForOthers Uneven UnevenGrowth ReadsScores AsksInVain Counts ChangesNeeds LongRing Appends MinTokens MinTokensAbove DropsWithRoom PositionsForSlots Unbounded AsksTooMuch PrefersAHead Strides Underflows Overflows BlamesNoField BlamesAnother ShowsAnotherValue AcceptsNothing BadName ForgetsSinks ShortRing }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default, bound = "")]
@@ -113,12 +113,6 @@ fn out_of_range(field: &'static str, value: usize, allowed: &str) -> ConfigError
 impl Policy for Window {
     fn needs(&self) -> Needs {
         let calls = self.calls.load(Ordering::Relaxed);
-        let tokens = self.recent.map(|recent| self.sinks + recent);
-        let bound = match self.fault {
-            Fault::Unbounded => Bound::Everything,
-            Fault::AsksTooMuch => Bound::Tokens(100),
-            _ => tokens.map_or(Bound::Budget, Bound::Tokens),
-        };
         let min_tokens = match self.fault {
             Fault::MinTokens => 1,
             Fault::ChangesNeeds => self.sinks + 1 + calls % 7,
@@ -130,10 +124,19 @@ impl Policy for Window {
             Observation::None
         };
         Needs {
-            bound,
             min_tokens,
             observation,
             ..Needs::NONE
+        }
+    }
+
+    fn room(&self, _: usize, _: usize, budget: usize) -> Room {
+        let tokens = self.recent.map(|recent| self.sinks + recent);
+        match self.fault {
+            Fault::Unbounded => Room::Each(usize::MAX),
+            Fault::AsksTooMuch => Room::Each(100),
+            Fault::RoomForOthers => Room::Heads(vec![0; 7]),
+            _ => Room::Each(tokens.unwrap_or(budget)),
         }
     }
 

@@ -10,7 +10,7 @@
 #![forbid(unsafe_code)]
 
 use kv_core::{
-    Bound, Budget, ConfigError, Geometry, Growth, KeepPlan, LayerView, Needs, Policy, PolicyConfig,
+    Budget, ConfigError, Geometry, Growth, KeepPlan, LayerView, Needs, Policy, PolicyConfig, Room,
 };
 use serde::{Deserialize, Serialize};
 
@@ -110,12 +110,13 @@ impl StreamingLlm {
 impl Policy for StreamingLlm {
     fn needs(&self) -> Needs {
         Needs {
-            bound: self
-                .recent
-                .map_or(Bound::Budget, |recent| Bound::Tokens(self.sinks + recent)),
             min_tokens: self.sinks + self.recent.unwrap_or(1),
             ..Needs::NONE
         }
+    }
+
+    fn room(&self, _: usize, _: usize, budget: usize) -> Room {
+        Room::Each(self.recent.map_or(budget, |recent| self.sinks + recent))
     }
 
     fn plan(&self, view: &LayerView<'_>, keep: &mut KeepPlan) {

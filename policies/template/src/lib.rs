@@ -4,7 +4,7 @@
 #![forbid(unsafe_code)]
 
 use kv_core::{
-    Bound, Budget, ConfigError, Geometry, Growth, KeepPlan, LayerView, Needs, Policy, PolicyConfig,
+    Budget, ConfigError, Geometry, Growth, KeepPlan, LayerView, Needs, Policy, PolicyConfig, Room,
 };
 use serde::{Deserialize, Serialize};
 
@@ -61,10 +61,13 @@ impl Policy for RecentOnly {
     /// 4. What the engine must know before it asks: nothing to observe, and at most `recent` tokens in a head.
     fn needs(&self) -> Needs {
         Needs {
-            bound: Bound::Tokens(self.recent),
             min_tokens: self.recent,
             ..Needs::NONE
         }
+    }
+
+    fn room(&self, _layer: usize, _prompt: usize, _budget: usize) -> Room {
+        Room::Each(self.recent)
     }
 
     /// 5. The method: what stays of the prompt, and what a head does with the tokens that come later.

@@ -1,0 +1,185 @@
+//! How much a sequence may come to hold, for admission.
+use crate::{Geometry, Needs, Policy};
+
+/// The most tokens that the heads of one layer hold, `usize::MAX` for no limit. Pins come on top.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Room {
+    /// Every head so many: the heads hold equally many tokens and grow alike.
+    Each(usize),
+    /// Head `h` so many, `[H]`.
+    Heads(Vec<usize>),
+    /// All heads together so many, split as the scores say.
+    Together(usize),
+}
+
+impl Room {
+    /// Tokens of all `heads` heads together, `usize::MAX` if any has no limit.
+    #[must_use]
+    pub fn total(&self, heads: usize) -> usize {
+        match self {
+            Self::Each(tokens) => tokens.saturating_mul(heads),
+            Self::Heads(tokens) => tokens.iter().fold(0, |sum, &t| sum.saturating_add(t)),
+            Self::Together(tokens) => *tokens,
+        }
+    }
+
+    /// Whether a layer whose heads hold `lens` tokens is within it.
+    ///
+    /// # Panics
+    ///
+    /// If it is made for another number of heads.
+    #[must_use]
+    pub fn holds(&self, lens: &[usize]) -> bool {
+        match self {
+            Self::Each(tokens) => lens.iter().all(|len| len <= tokens),
+            Self::Heads(tokens) => {
+                assert_eq!(tokens.len(), lens.len(), "one limit for each head");
+                lens.iter().zip(tokens).all(|(len, tokens)| len <= tokens)
+            }
+            Self::Together(tokens) => lens.iter().sum::<usize>() <= *tokens,
+        }
+    }
+
+    /// The same with `more` tokens in every head.
+    #[must_use]
+    pub fn plus(&self, more: usize, heads: usize) -> Self {
+        match self {
+            Self::Each(tokens) => Self::Each(tokens.saturating_add(more)),
+            Self::Heads(tokens) => {
+                Self::Heads(tokens.iter().map(|t| t.saturating_add(more)).collect())
+            }
+            Self::Together(tokens) => {
+                Self::Together(tokens.saturating_add(more.saturating_mul(heads)))
+            }
+        }
+    }
+}
+
+/// What one sequence may hold: the policy's [`Room`] in every layer for this prompt and budget.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Demand {
+    /// Room of each layer, `[L]`.
+    pub rooms: Vec<Room>,
+    /// Whether what is generated comes on top, as [`Needs::appends`] says.
+    pub appends: bool,
+    /// Tokens of the prompt.
+    pub prompt: usize,
+}
+
+impl Demand {
+    /// The demand of a policy for a prompt of `prompt` tokens, under a budget of so many tokens per KV head.
+    #[must_use]
+    pub fn new(
+        policy: &(impl Policy + ?Sized),
+        needs: &Needs,
+        geometry: &Geometry,
+        prompt: usize,
+        budget: usize,
+    ) -> Self {
+        let rooms = (0..geometry.layers).map(|layer| policy.room(layer, prompt, budget));
+        Self {
+            rooms: rooms.collect(),
+            appends: needs.appends,
+            prompt,
+        }
+    }
+
+    /// Pages that a sequence of `tokens` tokens, `pinned` of them pinned, needs now and for as long as its heads stay
+    /// within their room: a bounded cache is promised its bound at once, so that it never has to be preempted; an
+    /// unbounded one, and what is generated where it comes on top, is promised what the length needs.
+    #[must_use]
+    pub fn pages(&self, geometry: &Geometry, tokens: usize, pinned: usize) -> usize {
+        let heads = geometry.kv_heads;
+        let longest = if self.appends {
+            tokens
+        } else {
+            tokens.max(geometry.max_positions)
+        };
+        let generated = if self.appends {
+            tokens.saturating_sub(self.prompt)
+        } else {
+            0
+        };
+        let head = |room: usize| match room {
+            usize::MAX => tokens,
+            room => room
+                .saturating_add(pinned)
+                .saturating_add(generated)
+                .min(longest),
+        };
+        let layer = |room: &Room| match room {
+            Room::Each(room) => heads * geometry.head_pages(head(*room)),
+            Room::Heads(rooms) => rooms
+                .iter()
+                .map(|&room| geometry.head_pages(head(room)))
+                .sum(),
+            Room::Together(usize::MAX) => heads * geometry.head_pages(tokens),
+            Room::Together(room) => {
+                let on_top = heads.saturating_mul(pinned.saturating_add(generated));
+                let all = room
+                    .saturating_add(on_top)
+                    .min(heads.saturating_mul(longest));
+                // Whatever the split: a page begun in every head, then one for each B tokens.
+                all.min(heads) + all.saturating_sub(heads) / geometry.block
+            }
+        };
+        self.rooms.iter().map(layer).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GEOMETRY: Geometry = Geometry {
+        layers: 2,
+        kv_heads: 2,
+        group: 1,
+        head_dim: 8,
+        block: 8,
+        element_bytes: 4,
+        max_positions: 64,
+    };
+
+    fn demand(room: &Room, appends: bool, prompt: usize) -> Demand {
+        let rooms = vec![room.clone(); 2];
+        Demand {
+            rooms,
+            appends,
+            prompt,
+        }
+    }
+
+    #[test]
+    fn a_bounded_cache_is_promised_its_bound_at_once() {
+        let bounded = demand(&Room::Each(17), false, 3);
+        assert_eq!(bounded.pages(&GEOMETRY, 3, 0), 4 * 3);
+        assert_eq!(bounded.pages(&GEOMETRY, 60, 8), 4 * 4);
+        // No head can be longer than the text may become.
+        assert_eq!(
+            demand(&Room::Each(1000), false, 3).pages(&GEOMETRY, 3, 0),
+            4 * 8
+        );
+    }
+
+    #[test]
+    fn what_is_generated_comes_on_top_where_the_policy_says_so() {
+        let appends = demand(&Room::Each(17), true, 30);
+        assert_eq!(appends.pages(&GEOMETRY, 30, 0), 4 * 3);
+        assert_eq!(appends.pages(&GEOMETRY, 38, 0), 4 * 4);
+        // A prompt that is shorter than the room takes no more than it is long.
+        assert_eq!(demand(&Room::Each(17), true, 5).pages(&GEOMETRY, 6, 0), 4);
+    }
+
+    #[test]
+    fn heads_differ_and_any_split_of_a_layer_fits() {
+        let mixed = demand(&Room::Heads(vec![usize::MAX, 10]), false, 30);
+        assert_eq!(mixed.pages(&GEOMETRY, 30, 0), 2 * (4 + 2));
+        assert_eq!(mixed.pages(&GEOMETRY, 41, 0), 2 * (6 + 2));
+        // 20 tokens: 1 and 19 take 1 + 3 pages, and no split takes more.
+        let split = demand(&Room::Together(20), false, 30);
+        assert_eq!(split.pages(&GEOMETRY, 30, 0), 2 * 4);
+        let worst = (0..=20_usize).map(|a| a.div_ceil(8) + (20 - a).div_ceil(8));
+        assert_eq!(worst.max(), Some(4));
+    }
+}
