@@ -1,54 +1,17 @@
-//! Decode attention of one sequence with three KV heads, three query heads each, `D = 64`: the shape of a small model's layer.
+//! Decode attention of one sequence over one layer of a small model.
 //!
 //! The name of a measurement says how many bytes of K and V one call reads; the throughput is over those bytes.
 
 use std::hint::black_box;
 use std::time::Duration;
 
-use attention_kernels::{
-    AttendArgs, HeadSlots, KvDtype, PageLayout, PageStore, RowWrite, WriteArgs, attend_into, write,
-};
+use attention_kernels::{AttendArgs, HeadSlots, KvDtype, attend_into};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use rand::seq::SliceRandom;
-use rand::{Rng, SeedableRng};
+use layer::{GROUP, HEAD_DIM, HEADS, numbers, store};
+use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-const BLOCK: usize = 16;
-const HEAD_DIM: usize = 64;
-const GROUP: usize = 3;
-const HEADS: usize = 3;
-
-/// A store in which every head's pages are scattered, and the page tables.
-fn store(dtype: KvDtype, tokens: usize, rng: &mut ChaCha8Rng) -> (PageStore, Vec<Vec<u32>>) {
-    let layout = PageLayout::new(BLOCK, HEAD_DIM).expect("a layout");
-    let per_head = layout.pages_for(tokens);
-    let pages = u32::try_from(HEADS * per_head).expect("few pages");
-    let mut store = PageStore::new(layout, dtype, HEADS * per_head).expect("a store");
-    let mut numbers: Vec<u32> = (0..pages).collect();
-    numbers.shuffle(rng);
-    for &page in &numbers {
-        let mut rows = || -> Vec<f32> {
-            let row = |_| rng.random_range(-1.0..1.0);
-            (0..BLOCK * HEAD_DIM).map(row).collect()
-        };
-        let (keys, values) = (rows(), rows());
-        let rows: Vec<RowWrite> = (0..16)
-            .map(|offset| RowWrite {
-                source: offset as usize,
-                page,
-                offset,
-            })
-            .collect();
-        let args = WriteArgs {
-            keys: &keys,
-            values: &values,
-            rows: &rows,
-        };
-        write(&mut store, &args).expect("rows in range");
-    }
-    let tables = numbers.chunks(per_head).map(<[u32]>::to_vec).collect();
-    (store, tables)
-}
+mod layer;
 
 fn bench(criterion: &mut Criterion) {
     let mut rng = ChaCha8Rng::seed_from_u64(7);
@@ -64,8 +27,7 @@ fn bench(criterion: &mut Criterion) {
                 .iter()
                 .map(|pages| HeadSlots { pages, len: tokens })
                 .collect();
-            let query = |_| rng.random_range(-1.0..1.0);
-            let queries: Vec<f32> = (0..HEADS * GROUP * HEAD_DIM).map(query).collect();
+            let queries = numbers(&mut rng, HEADS * GROUP * HEAD_DIM);
             let args = AttendArgs {
                 queries: &queries,
                 heads: &heads,

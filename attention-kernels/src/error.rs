@@ -160,4 +160,74 @@ pub enum KernelError {
         /// Cap passed.
         softcap: f32,
     },
+
+    /// Rows of no elements.
+    #[error("a head dim must be at least 1, got {head_dim}")]
+    HeadDimOutOfRange {
+        /// `D`, elements per row.
+        head_dim: usize,
+    },
+
+    /// Keys of a prompt that do not divide into heads.
+    #[error("{elements} elements of keys do not divide into heads of {rows} rows of {head_dim}")]
+    HeadsNotWhole {
+        /// Elements of keys.
+        elements: usize,
+        /// Rows per head, padding and all.
+        rows: usize,
+        /// `D`, elements per row.
+        head_dim: usize,
+    },
+
+    /// More tokens than there are rows.
+    #[error("{tokens} tokens were claimed of a head of {rows} rows")]
+    TokensOutOfRange {
+        /// Tokens claimed.
+        tokens: usize,
+        /// Rows per head, padding and all.
+        rows: usize,
+    },
+
+    /// Queries of a prompt that do not match its keys.
+    #[error(
+        "queries hold {elements} elements; {heads} heads x {group} queries x {rows} rows x head dim {head_dim} need \
+         {expected}"
+    )]
+    PromptQueriesLength {
+        /// Elements passed.
+        elements: usize,
+        /// Elements needed.
+        expected: usize,
+        /// `H`, as many as there are heads of keys.
+        heads: usize,
+        /// `G`, query heads per KV head.
+        group: usize,
+        /// Rows per head, padding and all.
+        rows: usize,
+        /// `D`, elements per row.
+        head_dim: usize,
+    },
+
+    /// A window of no queries.
+    #[error("a window must hold at least 1 query, got {window}")]
+    WindowOutOfRange {
+        /// Queries asked for.
+        window: usize,
+    },
+
+    /// A pool that has no middle.
+    #[error("a pool must be of odd width, 1 at least, got {width}")]
+    PoolWidthOutOfRange {
+        /// Width asked for.
+        width: usize,
+    },
+
+    /// A buffer for attention rows of the wrong size.
+    #[error("the attention rows hold {elements} elements, the heads {expected} tokens")]
+    RowsLength {
+        /// Elements passed.
+        elements: usize,
+        /// Elements needed, the sum of the heads' lengths.
+        expected: usize,
+    },
 }

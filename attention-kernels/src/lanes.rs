@@ -67,6 +67,18 @@ pub(crate) fn dot_rows<const R: usize>(rows: &[f32], query: &[f32]) -> [f32; R] 
     sums.map(sum_lanes)
 }
 
+/// Dot products of `query` (`D`) with up to [`TILE`] rows, one per element of `dots`.
+#[inline(always)]
+pub(crate) fn dot_tile(dots: &mut [f32], rows: &[f32], query: &[f32]) {
+    if let Ok(dots) = <&mut [f32; TILE]>::try_from(&mut *dots) {
+        *dots = dot_rows(rows, query);
+    } else {
+        for (dot, row) in dots.iter_mut().zip(rows.chunks_exact(query.len())) {
+            [*dot] = dot_rows(row, query);
+        }
+    }
+}
+
 /// Adds `weights[r] * row r` to `total` (`D`) for `R` rows that follow each other (`R * D`), row by row in order.
 #[inline(never)]
 pub(crate) fn add_rows<const R: usize>(total: &mut [f32], rows: &[f32], weights: [f32; R]) {

@@ -2,7 +2,8 @@
 //!
 //! A *head page* is `B` tokens of K and of V of one KV head of one layer ([`layout`]). A [`PageStore`] owns the memory of all pages
 //! of a device. Which page belongs to which head is not known here: every op takes plain lists of page numbers, which the ledger
-//! hands out. There is no tensor library, no engine and no policy in this crate, and no unsafe code.
+//! hands out. There is no tensor library, no engine and no policy in this crate, and no unsafe code; of `kv-core` it
+//! knows the words in which a policy says how attention is reduced ([`kv_core::Reduction`]).
 //!
 //! Letters, the same in the whole workspace: `L` layers, `H` KV heads, `G` query heads per KV head, `D` head dim, `B` tokens per
 //! page, `T` tokens that a head holds, `S` sequences.
@@ -13,7 +14,10 @@
 //! |---|---|
 //! | [`write()`] | rows of K and V into slots |
 //! | [`attend()`], [`attend_into`] | decode attention of `S * H` heads, each over a table and a length of its own |
-//! | observe * | what a policy asked to see (attention of the last queries, accumulated, of one step), reduced to `[H, T]` |
+//! | [`observe_window`] | attention of the last prompt queries, reduced to `[H, T]` |
+//! | [`observe_accumulated`] | attention of all prompt queries, reduced to `[H, T]` |
+//! | [`attend_observed`], [`attend_observed_into`] | decode attention, and the attention row of the step for each of its heads |
+//! | [`key_norms`] | Euclidean norms of keys, negated: `[H, T]` |
 //! | select * | the slots that a symbolic plan keeps |
 //! | [`copy_rows`] | compact: tokens to other slots of the store |
 //! | shift * | rotate keys to cache-relative positions |
@@ -56,15 +60,22 @@ pub mod attend;
 pub mod dtype;
 pub mod error;
 pub mod layout;
+pub mod observe;
 pub mod oracle;
 pub mod store;
 pub mod write;
 
 mod lanes;
+mod scoring;
 
-pub use attend::{AttendArgs, HeadSlots, attend, attend_into};
+pub use attend::{
+    AttendArgs, HeadSlots, Observed, attend, attend_into, attend_observed, attend_observed_into,
+};
 pub use dtype::{Element, KvDtype};
 pub use error::KernelError;
 pub use layout::PageLayout;
+pub use observe::{
+    AccumulatedArgs, KeyNormsArgs, WindowArgs, key_norms, observe_accumulated, observe_window,
+};
 pub use store::PageStore;
 pub use write::{CopyRow, RowWrite, WriteArgs, copy_rows, write};

@@ -3,6 +3,10 @@
 //! These functions are the definition that every backend is tested against. They are slow, allocate freely and work in `f64`; no
 //! backend calls them.
 
+mod observe;
+
+pub use observe::{attention_row, key_norm, observe_accumulated, observe_window};
+
 /// Attention of one query over the `T` tokens of one head, in `f64`.
 ///
 /// With rows `k_t` of `keys` and `v_t` of `values` (row-major, `D` each) and `D = query.len()`:
@@ -57,14 +61,11 @@ pub fn attend(
         "{} elements in rows of {head_dim}",
         keys.len()
     );
-    let scores = scores(keys, query, scale, softcap);
-    let highest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let weights: Vec<f64> = scores.iter().map(|score| (score - highest).exp()).collect();
-    let total: f64 = weights.iter().sum();
+    let weights = softmax(&scores(keys, query, scale, softcap));
     let mut out = vec![0.0; head_dim];
     for (weight, value) in weights.iter().zip(values.chunks_exact(head_dim)) {
         for (out, &value) in out.iter_mut().zip(value) {
-            *out += weight / total * f64::from(value);
+            *out += weight * f64::from(value);
         }
     }
     out
@@ -87,6 +88,14 @@ pub fn scores(keys: &[f32], query: &[f32], scale: f32, softcap: Option<f32>) -> 
             })
         })
         .collect()
+}
+
+/// `exp(s_t) / sum_t exp(s_t)`.
+fn softmax(scores: &[f64]) -> Vec<f64> {
+    let highest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let weights = scores.iter().map(|score| (score - highest).exp());
+    let total: f64 = weights.clone().sum();
+    weights.map(|weight| weight / total).collect()
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ pub struct CacheConfig {
     pub(crate) fields: Map<String, Value>,
     pub(crate) budget: Budget,
     pub(crate) pins: Pins,
+    pub(crate) prompt_tail: usize,
     pub(crate) registry: Arc<Registry>,
 }
 
@@ -26,6 +27,8 @@ struct PolicyFile {
     #[serde(default)]
     pin_prefix: Option<u32>,
     #[serde(default)]
+    prompt_tail: usize,
+    #[serde(default)]
     settings: Map<String, Value>,
 }
 
@@ -38,6 +41,7 @@ impl CacheConfig {
             fields: Map::new(),
             budget: Budget::Full,
             pins: Pins::default(),
+            prompt_tail: 0,
             registry: Arc::new(policies()),
         }
     }
@@ -48,6 +52,7 @@ impl CacheConfig {
     /// policy = "streaming-llm"
     /// budget = "25%"
     /// pin_prefix = 16
+    /// prompt_tail = 0
     /// [settings]
     /// sinks = 8
     /// ```
@@ -65,6 +70,7 @@ impl CacheConfig {
         let mut config = Self::new(read.policy);
         config.budget = read.budget.unwrap_or_default();
         config.fields = read.settings;
+        config.prompt_tail = read.prompt_tail;
         Ok(match read.pin_prefix {
             Some(tokens) => config.pin_prefix(tokens),
             None => config,
@@ -83,6 +89,20 @@ impl CacheConfig {
     pub fn pin_prefix(mut self, tokens: u32) -> Self {
         self.pins = Pins::new(std::iter::once(0..tokens));
         self
+    }
+
+    /// Compresses a prompt without its last `tokens` tokens, and reads those one by one through the compressed cache, as
+    /// `DuoAttention`'s evaluation does with the last 50 ([code](https://github.com/mit-han-lab/duo-attention)): so the
+    /// first answer is computed from what the policy kept. At least one token is always compressed.
+    #[must_use]
+    pub fn prompt_tail(mut self, tokens: usize) -> Self {
+        self.prompt_tail = tokens;
+        self
+    }
+
+    /// Tokens of a prompt of `prompt` tokens that are read through the compressed cache.
+    pub(crate) fn tail_of(&self, prompt: usize) -> usize {
+        self.prompt_tail.min(prompt.saturating_sub(1))
     }
 
     /// Looks policies up in `registry` instead of those built in: for policies of your own.

@@ -18,6 +18,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod compare;
 mod config;
 mod engine;
 mod error;
@@ -26,6 +27,7 @@ mod registry;
 mod report;
 mod runtime;
 
+pub use compare::{Comparison, Trace, compare};
 pub use config::CacheConfig;
 pub use engine::{Engine, EngineConfig, PoolSize};
 pub use error::StartError;
@@ -33,7 +35,7 @@ pub use generate::{Answer, Finish, Prompt, Request};
 pub use kv_core;
 pub use registry::policies;
 pub use report::Report;
-pub use runtime::{Runtime, Stats};
+pub use runtime::{KernelCalls, Runtime, Stats};
 
 const _: () = assert!(
     mistralrs_core::KV_HOOK_ABI == kv_hook::ABI,

@@ -2,12 +2,17 @@
 use std::{
     io::{self, Write},
     path::Path,
+    time::Duration,
 };
 
+use anyhow::{Context, Result, ensure};
 use kv_core::{Geometry, SequenceReport};
 use serde::{Deserialize, Serialize};
 
-use crate::CacheConfig;
+use crate::{CacheConfig, Engine};
+
+/// How long to wait for the engine to give a request's pages back.
+const CLEAN_UP: Duration = Duration::from_secs(30);
 
 /// What one request's compressed cache held, measured from its page tables.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +21,8 @@ pub struct Report {
     pub policy: String,
     /// The budget, as it was given.
     pub budget: String,
+    /// What to know before trusting the result, if the policy says so.
+    pub notice: Option<String>,
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
     /// Tokens generated, the end-of-text token included.
@@ -32,6 +39,29 @@ pub struct Report {
     pub bytes_full: usize,
     /// Tokens held at the end, `[L][H]`.
     pub kept: Vec<Vec<usize>>,
+}
+
+impl Engine {
+    /// What the cache of the request that has just ended held; `None` without a policy. `text` is its answer.
+    ///
+    /// # Errors
+    ///
+    /// If the engine does not give the request's pages back, or no request has ended.
+    pub fn report(&self, text: String) -> Result<Option<Report>> {
+        let Some(runtime) = self.runtime() else {
+            return Ok(None);
+        };
+        ensure!(
+            runtime.wait_ended(CLEAN_UP),
+            "the engine did not give the request's pages back"
+        );
+        let geometry = runtime.geometry().context("the engine has no cache")?;
+        let ended = runtime.take_ended().pop();
+        let ended = ended.context("the engine kept no cache for the request")?;
+        let mut report = Report::new(runtime.config(), &geometry, ended, text);
+        report.notice = runtime.notice();
+        Ok(Some(report))
+    }
 }
 
 impl Report {
@@ -54,6 +84,7 @@ impl Report {
         Self {
             policy: config.policy_name().to_owned(),
             budget: config.budget_given().to_string(),
+            notice: None,
             prompt_tokens,
             // The last token generated is never read back, so it is in no page.
             generated_tokens: cached_tokens + 1 - prompt_tokens,
@@ -64,6 +95,28 @@ impl Report {
             bytes_full: pages_full * geometry.page_bytes(),
             kept,
         }
+    }
+
+    /// The tokens that each head held at the end, one line for a run of layers that are alike:
+    /// `layers 0-3: 250 250 250`.
+    #[must_use]
+    pub fn heads(&self) -> String {
+        let mut lines = Vec::new();
+        let mut first = 0;
+        for (layer, heads) in self.kept.iter().enumerate() {
+            if self.kept.get(layer + 1) == Some(heads) {
+                continue;
+            }
+            let counts: Vec<String> = heads.iter().map(ToString::to_string).collect();
+            let layers = if first == layer {
+                format!("layer {layer}")
+            } else {
+                format!("layers {first}-{layer}")
+            };
+            lines.push(format!("{layers}: {}", counts.join(" ")));
+            first = layer + 1;
+        }
+        lines.join("\n")
     }
 
     /// Writes the report to a JSON file, as a whole or not at all.

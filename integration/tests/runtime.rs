@@ -85,7 +85,7 @@ struct Curious {}
 
 impl PolicyConfig for Curious {
     const NAME: &'static str = "curious";
-    const SUMMARY: &'static str = "wants to see attention";
+    const SUMMARY: &'static str = "wants to see the values";
     type Policy = Self;
 
     fn bind(self, _: &Geometry, _: Budget) -> Result<Self, ConfigError> {
@@ -96,7 +96,7 @@ impl PolicyConfig for Curious {
 impl Policy for Curious {
     fn needs(&self) -> Needs {
         Needs {
-            observation: Observation::Window { queries: 32 },
+            observation: Observation::Values,
             ..Needs::NONE
         }
     }
@@ -109,7 +109,7 @@ fn a_policy_that_needs_more_than_the_runtime_has_is_refused_by_name() {
     let mut registry = Registry::default();
     registry.add::<Curious>();
     let message = refusal(CacheConfig::new("curious").registry(registry), |_| ());
-    for part in ["curious", "the attention of the last 32 prompt queries"] {
+    for part in ["curious", "values", "key norms"] {
         assert!(message.contains(part), "{part:?} in {message:?}");
     }
 }

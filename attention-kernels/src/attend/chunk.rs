@@ -3,28 +3,9 @@
 use std::ops::Range;
 
 use super::CHUNK_TOKENS;
-use crate::lanes::{TILE, add_rows, dot_rows, exp_at_most_0, exponentiate, highest};
+use crate::lanes::{TILE, add_rows, dot_tile, exp_at_most_0, exponentiate, highest};
+use crate::scoring::Scoring;
 use crate::{Element, PageLayout};
-
-/// How a dot product becomes a score.
-#[derive(Clone, Copy)]
-pub(super) struct Scoring {
-    pub(super) scale: f32,
-    pub(super) softcap: Option<f32>,
-}
-
-impl Scoring {
-    fn apply(self, dots: &mut [f32]) {
-        for dot in &mut *dots {
-            *dot *= self.scale;
-        }
-        if let Some(cap) = self.softcap {
-            for score in dots {
-                *score = cap * (*score / cap).tanh();
-            }
-        }
-    }
-}
 
 /// What one unit of work reads.
 pub(super) struct Chunk<'a> {
@@ -61,15 +42,24 @@ pub(super) struct Partial<'a> {
     pub(super) sums: &'a mut [f32],
     /// `[G]`.
     pub(super) totals: &'a mut [Total],
+    /// `[G, tokens]` for the weights `exp(s_t - highest)` themselves, or empty where nobody asked for them.
+    pub(super) weights: &'a mut [f32],
 }
 
 /// The weight of a chunk for one query.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Total {
     /// The highest `s_t`.
-    highest: f32,
+    pub(super) highest: f32,
     /// `sum_t exp(s_t - highest)`.
-    weight: f32,
+    pub(super) weight: f32,
+}
+
+impl Total {
+    /// The factor that brings the chunk's weights to `highest` instead of its own highest score.
+    pub(super) fn rescale(&self, highest: f32) -> f32 {
+        exp_at_most_0(self.highest - highest)
+    }
 }
 
 /// Fills `partial`. Every K row and every V row of the chunk is loaded once, for all queries of the group.
@@ -84,7 +74,11 @@ pub(super) fn attend_chunk<E: Element>(
 ) {
     let layout = chunk.layout;
     let head_dim = layout.head_dim();
-    let Partial { sums, totals } = partial;
+    let Partial {
+        sums,
+        totals,
+        weights: kept,
+    } = partial;
     let Scratch { scores, rows } = scratch;
 
     for tile in tiles(chunk) {
@@ -92,14 +86,7 @@ pub(super) fn attend_chunk<E: Element>(
         let keys = E::as_f32(&memory[keys], rows);
         let queries = chunk.queries.chunks_exact(head_dim);
         for (scores, query) in scores.chunks_exact_mut(CHUNK_TOKENS).zip(queries) {
-            let dots = &mut scores[tile.at..tile.at + tile.rows];
-            if let Ok(dots) = <&mut [f32; TILE]>::try_from(&mut *dots) {
-                *dots = dot_rows(keys, query);
-            } else {
-                for (dot, key) in dots.iter_mut().zip(keys.chunks_exact(head_dim)) {
-                    [*dot] = dot_rows(key, query);
-                }
-            }
+            dot_tile(&mut scores[tile.at..tile.at + tile.rows], keys, query);
         }
     }
 
@@ -109,6 +96,10 @@ pub(super) fn attend_chunk<E: Element>(
         chunk.scoring.apply(scores);
         total.highest = highest(scores);
         total.weight = exponentiate(scores, total.highest);
+    }
+    let weights = scores.chunks_exact(CHUNK_TOKENS);
+    for (kept, weights) in kept.chunks_exact_mut(len).zip(weights) {
+        kept.copy_from_slice(&weights[..len]);
     }
 
     for tile in tiles(chunk) {
@@ -158,6 +149,18 @@ fn tiles(chunk: &Chunk<'_>) -> impl Iterator<Item = Tile> {
     })
 }
 
+/// The weight of all chunks of a head for one query: their highest score, and the sum of their weights relative to it, first chunk
+/// to last.
+pub(super) fn weigh<'a>(totals: impl Iterator<Item = &'a Total> + Clone) -> Total {
+    let highest = totals.clone().map(|total| total.highest);
+    let highest = highest.fold(f32::NEG_INFINITY, f32::max);
+    let weights = totals.map(|total| total.rescale(highest) * total.weight);
+    Total {
+        highest,
+        weight: weights.fold(0.0, |sum, weight| sum + weight),
+    }
+}
+
 /// Puts the chunks of one head together, first to last, into `out` (`[G, D]`): every chunk is scaled to the highest score of all, and
 /// the sum divided by the sum of the weights. No chunk gives zeros.
 ///
@@ -167,13 +170,10 @@ pub(super) fn merge_chunks(sums: &[f32], totals: &[Total], group: usize, out: &m
     out.fill(0.0);
     for (query, out) in out.chunks_exact_mut(per_head / group).enumerate() {
         let totals = totals.iter().skip(query).step_by(group);
-        let highest = totals.clone().map(|total| total.highest);
-        let highest = highest.fold(f32::NEG_INFINITY, f32::max);
-        let mut weight = 0.0;
+        let Total { highest, weight } = weigh(totals.clone());
         for (sums, total) in sums.chunks_exact(per_head).zip(totals) {
-            let rescale = exp_at_most_0(total.highest - highest);
-            weight += rescale * total.weight;
-            add_rows(out, &sums[query * out.len()..][..out.len()], [rescale]);
+            let sums = &sums[query * out.len()..][..out.len()];
+            add_rows(out, sums, [total.rescale(highest)]);
         }
         if !sums.is_empty() {
             for out in out {

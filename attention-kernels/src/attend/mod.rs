@@ -17,15 +17,20 @@
 //! (fused multiply-add).
 
 mod chunk;
+mod observed;
 
 use std::ops::Range;
 
 use half::f16;
 use rayon::prelude::*;
 
+use crate::scoring::Scoring;
 use crate::store::Memory;
 use crate::{Element, KernelError, PageStore};
-use chunk::{Chunk, Partial, Scoring, Scratch, Total, attend_chunk, merge_chunks};
+use chunk::{Chunk, Partial, Scratch, Total, attend_chunk, merge_chunks};
+use observed::{Wanted, merge_rows};
+
+pub use observed::{Observed, attend_observed, attend_observed_into};
 
 /// Tokens of a chunk, the unit of work and of rounding. Short enough that a few thousand tokens keep several threads busy and that
 /// the scores of a group stay in the first-level cache, long enough that putting chunks together is nothing beside working on them.
@@ -33,7 +38,7 @@ pub const CHUNK_TOKENS: usize = 512;
 
 /// Multiply-adds (`sum of T * G * D`, for keys alone) below which a call stays on its own thread, since waking others would take longer
 /// than the work. The result is the same either way.
-const SERIAL_WORK: usize = 1 << 18;
+pub(crate) const SERIAL_WORK: usize = 1 << 18;
 
 /// What [`attend()`] attends with, and to.
 #[derive(Clone, Copy, Debug)]
@@ -88,10 +93,7 @@ pub fn attend_into(
     out: &mut [f32],
 ) -> Result<(), KernelError> {
     check(store, args, out)?;
-    match store.memory() {
-        Memory::F32(memory) => run::<f32>(store, memory, args, out),
-        Memory::F16(memory) => run::<f16>(store, memory, args, out),
-    }
+    run(store, args, out, None);
     Ok(())
 }
 
@@ -101,8 +103,7 @@ fn check(store: &PageStore, args: &AttendArgs<'_>, out: &[f32]) -> Result<(), Ke
         queries,
         heads,
         group,
-        scale,
-        softcap,
+        ..
     } = args;
     if group == 0 {
         return Err(KernelError::GroupOutOfRange { group });
@@ -127,14 +128,7 @@ fn check(store: &PageStore, args: &AttendArgs<'_>, out: &[f32]) -> Result<(), Ke
             expected,
         });
     }
-    if !scale.is_finite() {
-        return Err(KernelError::ScaleOutOfRange { scale });
-    }
-    if let Some(softcap) = softcap
-        && !(softcap.is_finite() && softcap > 0.0)
-    {
-        return Err(KernelError::SoftcapOutOfRange { softcap });
-    }
+    scoring(args).check()?;
     for (index, head) in heads.iter().enumerate() {
         let expected = layout.pages_for(head.len);
         let Some(pages) = head.pages.get(..expected) else {
@@ -151,6 +145,13 @@ fn check(store: &PageStore, args: &AttendArgs<'_>, out: &[f32]) -> Result<(), Ke
         }
     }
     Ok(())
+}
+
+fn scoring(args: &AttendArgs<'_>) -> Scoring {
+    Scoring {
+        scale: args.scale,
+        softcap: args.softcap,
+    }
 }
 
 /// One chunk of one head.
@@ -171,42 +172,66 @@ fn cut(heads: &[HeadSlots<'_>]) -> Vec<Job> {
     jobs.collect()
 }
 
-fn run<E: Element>(store: &PageStore, memory: &[E], args: &AttendArgs<'_>, out: &mut [f32]) {
+fn run(store: &PageStore, args: &AttendArgs<'_>, out: &mut [f32], wanted: Option<Wanted<'_>>) {
+    match store.memory() {
+        Memory::F32(memory) => run_in::<f32>(store, memory, args, out, wanted),
+        Memory::F16(memory) => run_in::<f16>(store, memory, args, out, wanted),
+    }
+}
+
+fn run_in<E: Element>(
+    store: &PageStore,
+    memory: &[E],
+    args: &AttendArgs<'_>,
+    out: &mut [f32],
+    wanted: Option<Wanted<'_>>,
+) {
     let head_dim = store.layout().head_dim();
     let group = args.group;
     let per_head = group * head_dim;
     let jobs = cut(args.heads);
+    let tokens: usize = jobs.iter().map(|job| job.tokens.len()).sum();
     let mut sums = vec![0.0; jobs.len() * per_head];
     let mut totals = vec![Total::default(); jobs.len() * group];
+    let kept_per_token = if wanted.is_some() { group } else { 0 };
+    let mut weights = vec![0.0; tokens * kept_per_token];
 
     let new_scratch = || Scratch::new(group, head_dim);
-    let attend_job = |scratch: &mut Scratch, ((job, sums), totals): Task<'_>| {
+    let attend_job = |scratch: &mut Scratch, (job, partial): (&Job, Partial<'_>)| {
         let chunk = Chunk {
             layout: store.layout(),
             pages: args.heads[job.head].pages,
             tokens: job.tokens.clone(),
             queries: &args.queries[job.head * per_head..][..per_head],
-            scoring: Scoring {
-                scale: args.scale,
-                softcap: args.softcap,
-            },
+            scoring: scoring(args),
         };
-        attend_chunk(memory, &chunk, scratch, Partial { sums, totals });
+        attend_chunk(memory, &chunk, scratch, partial);
     };
-    let tokens: usize = jobs.iter().map(|job| job.tokens.len()).sum();
+    let mut weights_left = &mut weights[..];
+    let partials = jobs
+        .iter()
+        .zip(sums.chunks_exact_mut(per_head))
+        .zip(totals.chunks_exact_mut(group))
+        .map(|((job, sums), totals)| Partial {
+            sums,
+            totals,
+            weights: weights_left
+                .split_off_mut(..job.tokens.len() * kept_per_token)
+                .unwrap_or_default(),
+        });
+    let partials: Vec<Partial<'_>> = partials.collect();
     if tokens.saturating_mul(per_head) < SERIAL_WORK {
         let mut scratch = new_scratch();
-        jobs.iter()
-            .zip(sums.chunks_exact_mut(per_head))
-            .zip(totals.chunks_exact_mut(group))
-            .for_each(|task| attend_job(&mut scratch, task));
+        let tasks = jobs.iter().zip(partials);
+        tasks.for_each(|task| attend_job(&mut scratch, task));
     } else {
-        jobs.par_iter()
-            .zip(sums.par_chunks_exact_mut(per_head))
-            .zip(totals.par_chunks_exact_mut(group))
-            .for_each_init(new_scratch, attend_job);
+        let tasks = jobs.par_iter().zip(partials);
+        tasks.for_each_init(new_scratch, attend_job);
     }
 
+    if let Some(wanted) = wanted {
+        merge_rows(args, &weights, &totals, wanted);
+    }
     let (mut sums, mut totals) = (&sums[..], &totals[..]);
     for (out, head) in out.chunks_exact_mut(per_head).zip(args.heads) {
         let chunks = head.len.div_ceil(CHUNK_TOKENS);
@@ -216,6 +241,3 @@ fn run<E: Element>(store: &PageStore, memory: &[E], args: &AttendArgs<'_>, out: 
         merge_chunks(head_sums, head_totals, group, out);
     }
 }
-
-/// One chunk and where its share of the result goes: `[G, D]` and `[G]`.
-type Task<'a> = ((&'a Job, &'a mut [f32]), &'a mut [Total]);

@@ -14,7 +14,7 @@ fn store() -> PageStore {
 }
 
 /// The words name every number that a person needs.
-fn assert_says(error: &KernelError, numbers: &[&str]) {
+pub(crate) fn assert_says(error: &KernelError, numbers: &[&str]) {
     let words = error.to_string();
     for number in numbers {
         assert!(words.contains(number), "`{number}` is missing in `{words}`");

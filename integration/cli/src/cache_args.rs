@@ -37,6 +37,9 @@ pub(crate) struct ModelArgs {
     /// Never evict the first tokens of a request, for example its system prompt.
     #[arg(long, value_name = "TOKENS")]
     pin_prefix: Option<u32>,
+    /// Read the last tokens of a prompt through the compressed cache, one by one.
+    #[arg(long, value_name = "TOKENS")]
+    prompt_tail: Option<usize>,
     /// Size the pool for this many tokens in full [default: the model's context, at most 8192].
     #[arg(long, value_name = "TOKENS", conflicts_with = "pa_memory_mb")]
     pa_context_len: Option<usize>,
@@ -107,6 +110,9 @@ impl ModelArgs {
         if let Some(tokens) = self.pin_prefix {
             cache = cache.pin_prefix(tokens);
         }
+        if let Some(tokens) = self.prompt_tail {
+            cache = cache.prompt_tail(tokens);
+        }
         for setting in &self.settings {
             cache = cache.set_text(setting)?;
         }
@@ -119,6 +125,7 @@ impl ModelArgs {
             ("budget", self.budget.clone()),
             ("set", self.settings.first().cloned()),
             ("pin-prefix", self.pin_prefix.map(|n| n.to_string())),
+            ("prompt-tail", self.prompt_tail.map(|n| n.to_string())),
             ("pa-context-len", self.pa_context_len.map(|n| n.to_string())),
             ("pa-memory-mb", self.pa_memory_mb.map(|n| n.to_string())),
         ];

@@ -5,7 +5,9 @@
 #![expect(clippy::print_stdout, reason = "a command line prints")]
 
 mod cache_args;
+mod compare;
 mod policies;
+mod prompt_args;
 mod run;
 
 use std::process::ExitCode;
@@ -29,6 +31,8 @@ struct Cli {
 enum Command {
     /// Generate text: one answer to `--prompt`, or a conversation without it.
     Run(Box<run::Run>),
+    /// Measure how far a policy moves the next-token distribution from the full cache's.
+    Compare(Box<compare::Compare>),
     /// List the policies with their fields and defaults.
     Policies,
 }
@@ -43,6 +47,7 @@ fn main() -> ExitCode {
         .init();
     let done = match cli.command {
         Command::Run(run) => run.execute(!cli.verbose),
+        Command::Compare(compare) => compare.execute(!cli.verbose),
         Command::Policies => {
             policies::print();
             Ok(())

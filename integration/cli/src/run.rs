@@ -1,34 +1,24 @@
 //! `mistralrs-kv run`: one answer, or a conversation.
 use std::{
-    fmt, fs,
+    fmt,
     io::{self, BufRead, IsTerminal, Write},
     path::PathBuf,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use anyhow::{Context, Result};
 use clap::Args;
 use mistralrs_core::SamplingParams;
-use mistralrs_kv::{Engine, Prompt, Report, Request, StartError};
+use mistralrs_kv::{Engine, Prompt, Request, StartError};
 
-use crate::cache_args::ModelArgs;
-
-/// How long to wait for the engine to give a request's pages back.
-const CLEAN_UP: Duration = Duration::from_secs(30);
+use crate::{cache_args::ModelArgs, prompt_args::PromptArgs};
 
 #[derive(Debug, Args)]
 pub(crate) struct Run {
     #[command(flatten)]
     model: ModelArgs,
-    /// The prompt; without it, a conversation.
-    #[arg(long, short, value_name = "TEXT", conflicts_with = "prompt_file")]
-    prompt: Option<String>,
-    /// Read the prompt from a file.
-    #[arg(long, value_name = "FILE")]
-    prompt_file: Option<PathBuf>,
-    /// Continue the prompt as plain text instead of putting it into the model's chat template.
-    #[arg(long)]
-    raw: bool,
+    #[command(flatten)]
+    prompt: PromptArgs,
     /// Most tokens to generate for an answer.
     #[arg(long, value_name = "N", default_value_t = 256)]
     max_tokens: usize,
@@ -44,16 +34,19 @@ pub(crate) struct Run {
     /// Write what the cache held to a JSON file.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
+    /// Print how many tokens every head kept.
+    #[arg(long)]
+    heads: bool,
 }
 
 impl Run {
     pub(crate) fn execute(self, silent: bool) -> Result<()> {
         self.check()?;
-        let prompt = self.prompt()?;
+        let prompt = self.prompt.read()?;
         let config = self.model.engine(silent)?;
-        if config.cache.is_none() && self.report.is_some() {
+        if config.cache.is_none() && (self.report.is_some() || self.heads) {
             return Err(out_of_range(
-                "report",
+                if self.heads { "heads" } else { "report" },
                 "given",
                 "left out without `--policy`: the stock cache has no pages to count",
             )
@@ -85,25 +78,6 @@ impl Run {
         Ok(())
     }
 
-    fn prompt(&self) -> Result<Option<Prompt>, StartError> {
-        let text = match (&self.prompt, &self.prompt_file) {
-            (Some(text), _) => text.clone(),
-            (None, Some(path)) => fs::read_to_string(path).map_err(|e| StartError::File {
-                path: path.clone(),
-                reason: e.to_string(),
-            })?,
-            (None, None) => return Ok(None),
-        };
-        if text.trim().is_empty() {
-            return Err(out_of_range("prompt", "empty", "some text"));
-        }
-        Ok(Some(if self.raw {
-            Prompt::Text(text)
-        } else {
-            Prompt::chat(text)
-        }))
-    }
-
     /// Prints an answer as it comes, how fast it came, and what its cache held.
     async fn answer(&self, engine: &Engine, prompt: Prompt) -> Result<String> {
         let mut out = io::stdout();
@@ -119,13 +93,19 @@ impl Run {
             .await?;
         println!();
         eprintln!("{clock}");
-        if let Some(report) = report(engine, &answer.text)? {
+        if let Some(report) = engine.report(answer.text.clone())? {
             if let Some(path) = &self.report {
                 let written = report.save(path);
                 written
                     .with_context(|| format!("cannot write the report to {}", path.display()))?;
             }
+            if let Some(notice) = &report.notice {
+                eprintln!("note: {notice}");
+            }
             eprintln!("{}", report.summary());
+            if self.heads {
+                eprintln!("tokens kept in each head:\n{}", report.heads());
+            }
         }
         Ok(answer.text)
     }
@@ -161,7 +141,7 @@ impl Run {
                 return Ok(());
             }
             history.push(("user".into(), line.trim().to_owned()));
-            let prompt = if self.raw {
+            let prompt = if self.prompt.raw {
                 Prompt::Text(line)
             } else {
                 Prompt::Chat(history.clone())
@@ -221,29 +201,7 @@ impl fmt::Display for Clock {
     }
 }
 
-/// What the request that has just ended held; `None` without a policy.
-fn report(engine: &Engine, text: &str) -> Result<Option<Report>> {
-    let Some(runtime) = engine.runtime() else {
-        return Ok(None);
-    };
-    anyhow::ensure!(
-        runtime.wait_ended(CLEAN_UP),
-        "the engine did not give the request's pages back"
-    );
-    let geometry = runtime.geometry().context("the engine has no cache")?;
-    let ended = runtime
-        .take_ended()
-        .pop()
-        .context("the engine kept no cache for the request")?;
-    Ok(Some(Report::new(
-        runtime.config(),
-        &geometry,
-        ended,
-        text.to_owned(),
-    )))
-}
-
-fn out_of_range(field: &'static str, value: impl ToString, allowed: &str) -> StartError {
+pub(crate) fn out_of_range(field: &'static str, value: impl ToString, allowed: &str) -> StartError {
     StartError::OutOfRange {
         field,
         value: value.to_string(),

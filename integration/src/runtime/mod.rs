@@ -5,6 +5,7 @@
 //! One lock, [`State`], over the ledger, the page memory and the counters; it is taken once per call of the engine.
 //! The pool's own lock (see [`kv_core`]) comes after it.
 mod layer;
+mod observe;
 mod open;
 
 use std::{
@@ -50,6 +51,8 @@ struct Opened {
 struct State {
     ledger: Ledger,
     store: PageStore,
+    /// Prompt tokens of open sequences that were read through the compressed cache, where there are any.
+    tails: HashMap<SeqId, usize>,
     ended: VecDeque<SequenceReport>,
     counts: Counts,
 }
@@ -61,6 +64,24 @@ struct Counts {
     refusals: u64,
     preemptions: u64,
     overwrites: u64,
+    kernels: KernelCalls,
+}
+
+/// Calls of each kernel, one for one layer of a batch or, for observations of a prompt, of a sequence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct KernelCalls {
+    /// Rows written into pages.
+    pub write: u64,
+    /// Decode attention.
+    pub attend: u64,
+    /// Decode attention that also returns its row.
+    pub attend_observed: u64,
+    /// Attention of the last prompt queries.
+    pub observe_window: u64,
+    /// Attention accumulated over a prompt.
+    pub observe_accumulated: u64,
+    /// Norms of a prompt's keys.
+    pub key_norms: u64,
 }
 
 /// How a runtime is doing.
@@ -82,6 +103,8 @@ pub struct Stats {
     pub preemptions: u64,
     /// Tokens that took the slot of another, over all heads of ended sequences.
     pub overwrites: u64,
+    /// Calls of each kernel.
+    pub kernels: KernelCalls,
 }
 
 impl Runtime {
@@ -120,6 +143,7 @@ impl Runtime {
             refusals,
             preemptions,
             overwrites,
+            kernels,
         } = state.counts;
         Some(Stats {
             pool: state.ledger.pool().usage(),
@@ -130,6 +154,7 @@ impl Runtime {
             refusals,
             preemptions,
             overwrites,
+            kernels,
         })
     }
 
@@ -144,6 +169,7 @@ impl Runtime {
             .ledger
             .sequences()
             .filter_map(|(seq, _)| state.ledger.report(seq).ok())
+            .map(|report| state.with_tail(report))
             .collect()
     }
 
@@ -181,6 +207,12 @@ impl Runtime {
         }
     }
 
+    /// What a user of the policy should know, once an engine has opened the pool.
+    #[must_use]
+    pub fn notice(&self) -> Option<String> {
+        self.opened.get().and_then(|opened| opened.policy.notice())
+    }
+
     /// Why the pool could not be opened, if that was the configuration's fault.
     pub(crate) fn take_refusal(&self) -> Option<StartError> {
         self.refused.lock().take()
@@ -210,9 +242,11 @@ impl Opened {
             .max(self.needs.min_tokens)
     }
 
+    /// What a sequence may hold whose text is `tokens` long when it is admitted.
     fn demand(&self, config: &CacheConfig, tokens: usize) -> Demand {
-        let budget = self.budget(config, tokens);
-        Demand::new(&*self.policy, &self.needs, &self.geometry, tokens, budget)
+        let prompt = tokens - config.tail_of(tokens);
+        let budget = self.budget(config, prompt);
+        Demand::new(&*self.policy, &self.needs, &self.geometry, prompt, budget)
     }
 
     /// Pages of a sequence that is `tokens` long when it is admitted.
@@ -223,7 +257,15 @@ impl Opened {
 }
 
 impl State {
+    /// A report whose prompt counts the tokens that were read through the compressed cache.
+    fn with_tail(&self, mut report: SequenceReport) -> SequenceReport {
+        report.prompt_tokens += self.tails.get(&report.seq).copied().unwrap_or(0);
+        report
+    }
+
     fn note_end(&mut self, report: SequenceReport) {
+        let report = self.with_tail(report);
+        self.tails.remove(&report.seq);
         if report.cached_tokens == 0 {
             return; // promised room, but preempted before its prompt was read
         }
@@ -247,6 +289,7 @@ impl KvRuntime for Runtime {
     fn reset(&self) {
         if let Some(state) = self.state.lock().as_mut() {
             state.ledger.clear();
+            state.tails.clear();
             state.ended.clear();
         }
         self.ended.notify_all();
@@ -316,8 +359,7 @@ impl KvRuntime for Runtime {
 
     fn prompt(&self, call: &LayerCall<'_>, dense: Tensor) -> Result<Tensor> {
         let opened = self.opened()?;
-        self.with_state(|state| layer::prompt(&self.config, opened, state, call))?;
-        Ok(dense)
+        self.with_state(|state| layer::prompt(&self.config, opened, state, call, dense))
     }
 
     fn decode(&self, call: &LayerCall<'_>) -> Result<Tensor> {

@@ -1,5 +1,5 @@
 //! Opening the pool: everything that cannot be served is refused here, at start-up.
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use attention_kernels::{KvDtype, PageLayout, PageStore};
 use candle_core::{DType, Device, Tensor};
@@ -32,6 +32,9 @@ impl Runtime {
             .enumerate()
             .map(|(layer, (key, _))| (key.id(), layer))
             .collect();
+        if let Some(notice) = policy.notice() {
+            tracing::warn!("{}: {notice}", config.policy);
+        }
         let opened = Opened {
             geometry,
             policy,
@@ -55,6 +58,7 @@ impl Runtime {
         *self.state.lock() = Some(State {
             ledger,
             store,
+            tails: HashMap::new(),
             ended: VecDeque::new(),
             counts: Counts::default(),
         });
@@ -164,8 +168,11 @@ fn check_needs(policy: &str, needs: &Needs) -> Result<(), StartError> {
             offered: offered.into(),
         }))
     };
-    if needs.observation != Observation::None {
-        return unsupported(needs.observation.to_string(), "no observations yet");
+    if matches!(needs.observation, Observation::Keys | Observation::Values) {
+        return unsupported(
+            needs.observation.to_string(),
+            "attention (of a window, accumulated, of every decode step) and key norms",
+        );
     }
     if needs.cadence != Cadence::LayerPrefill {
         return unsupported(

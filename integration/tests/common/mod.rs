@@ -3,13 +3,9 @@
 
 pub(crate) mod tiny;
 
-use std::{
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Tensor};
-use mistralrs_kv::{Answer, CacheConfig, Engine, EngineConfig, Prompt, Request};
+use mistralrs_kv::{Answer, CacheConfig, Engine, EngineConfig, Prompt, Trace};
 
 /// Which of the prepared models.
 #[derive(Debug, Clone, Copy)]
@@ -58,13 +54,6 @@ pub(crate) async fn start(config: EngineConfig) -> Engine {
         .unwrap_or_else(|e| panic!("the engine starts: {e}"))
 }
 
-/// The logits of every step, and the tokens after them.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Steps {
-    pub(crate) logits: Vec<Vec<f32>>,
-    pub(crate) tokens: Vec<u32>,
-}
-
 fn argmax(row: &[f32]) -> u32 {
     let best = (0..row.len())
         .max_by(|&a, &b| row[a].total_cmp(&row[b]).then(b.cmp(&a)))
@@ -78,27 +67,10 @@ pub(crate) async fn record(
     prompt: Prompt,
     tokens: usize,
     forced: Option<Vec<u32>>,
-) -> (Answer, Steps) {
-    let steps = Arc::new(Mutex::new(Steps::default()));
-    let seen = steps.clone();
-    let request = Request::greedy(prompt, tokens).with_logits(move |logits: &Tensor, _: &[u32]| {
-        let row: Vec<f32> = logits.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
-        let mut steps = seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let token = forced
-            .as_ref()
-            .map_or_else(|| argmax(&row), |tokens| tokens[steps.tokens.len()]);
-        let mut only = vec![f32::NEG_INFINITY; row.len()];
-        only[token as usize] = 0.0;
-        steps.logits.push(row);
-        steps.tokens.push(token);
-        Tensor::from_vec(only, logits.shape(), logits.device())
-    });
-    let answer = engine
-        .generate(request)
-        .await
-        .unwrap_or_else(|e| panic!("the engine answers: {e:#}"));
-    let steps = steps.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    (answer, steps)
+) -> (Answer, Trace) {
+    let trace = engine.trace(prompt, tokens, forced).await;
+    let trace = trace.unwrap_or_else(|e| panic!("the engine answers: {e:#}"));
+    (trace.answer.clone(), trace)
 }
 
 /// The two largest logits and the gap between them.

@@ -1,0 +1,203 @@
+//! Every refusal of the observations: the variant, its numbers, its words.
+
+use attention_kernels::{
+    AccumulatedArgs, AttendArgs, HeadSlots, KernelError, KeyNormsArgs, KvDtype, PageLayout,
+    PageStore, WindowArgs, attend_observed, attend_observed_into, key_norms, observe_accumulated,
+    observe_window,
+};
+use kv_core::{Pool, Reduce, Reduction};
+
+use crate::errors::assert_says;
+
+/// Two KV heads of two query heads each, five rows of four elements.
+const QUERIES: [f32; 80] = [1.0; 80];
+const KEYS: [f32; 40] = [1.0; 40];
+
+const SOUND: WindowArgs<'static> = WindowArgs {
+    queries: &QUERIES,
+    keys: &KEYS,
+    rows: 5,
+    tokens: 4,
+    group: 2,
+    head_dim: 4,
+    scale: 0.5,
+    softcap: Some(30.0),
+    window: 2,
+    reduction: Reduction::MEAN,
+};
+
+/// The refusal of a sound call with one thing wrong, which both ops must share.
+fn refused(spoil: impl FnOnce(&mut WindowArgs<'_>)) -> KernelError {
+    assert!(observe_window(&SOUND).is_ok());
+    let mut args = SOUND;
+    spoil(&mut args);
+    let accumulated = AccumulatedArgs {
+        queries: args.queries,
+        keys: args.keys,
+        rows: args.rows,
+        tokens: args.tokens,
+        group: args.group,
+        head_dim: args.head_dim,
+        scale: args.scale,
+        softcap: args.softcap,
+        reduction: args.reduction,
+    };
+    let error = observe_window(&args).expect_err("a wrong call");
+    let other = observe_accumulated(&accumulated).expect_err("a wrong call");
+    assert_eq!(error.to_string(), other.to_string());
+    error
+}
+
+/// As [`refused`], of what [`key_norms`] checks too.
+fn refused_everywhere(spoil: impl FnOnce(&mut WindowArgs<'_>)) -> KernelError {
+    let mut norms = None;
+    let error = refused(|args| {
+        spoil(args);
+        norms = Some(key_norms(&KeyNormsArgs {
+            keys: args.keys,
+            rows: args.rows,
+            tokens: args.tokens,
+            head_dim: args.head_dim,
+        }));
+    });
+    assert_eq!(norms, Some(Err(error.clone())));
+    error
+}
+
+#[test]
+fn head_dim_out_of_range() {
+    let error = refused_everywhere(|args| args.head_dim = 0);
+    assert_eq!(error, KernelError::HeadDimOutOfRange { head_dim: 0 });
+    assert_says(&error, &["at least 1", "got 0"]);
+}
+
+#[test]
+fn heads_not_whole() {
+    for rows in [0, 7, usize::MAX] {
+        let error = refused_everywhere(|args| args.rows = rows);
+        assert_eq!(
+            error,
+            KernelError::HeadsNotWhole {
+                elements: 40,
+                rows,
+                head_dim: 4
+            }
+        );
+        assert_says(&error, &["40", &format!("{rows} rows"), "of 4"]);
+    }
+}
+
+#[test]
+fn tokens_out_of_range() {
+    let error = refused_everywhere(|args| args.tokens = 6);
+    assert_eq!(error, KernelError::TokensOutOfRange { tokens: 6, rows: 5 });
+    assert_says(&error, &["6 tokens", "5 rows"]);
+}
+
+#[test]
+fn group_out_of_range() {
+    let error = refused(|args| args.group = 0);
+    assert_eq!(error, KernelError::GroupOutOfRange { group: 0 });
+}
+
+#[test]
+fn prompt_queries_length() {
+    for (group, expected) in [(3, 120), (usize::MAX, usize::MAX)] {
+        let error = refused(|args| args.group = group);
+        assert_eq!(
+            error,
+            KernelError::PromptQueriesLength {
+                elements: 80,
+                expected,
+                heads: 2,
+                group,
+                rows: 5,
+                head_dim: 4
+            }
+        );
+        assert_says(
+            &error,
+            &[
+                "80",
+                "2 heads",
+                "5 rows",
+                "head dim 4",
+                &expected.to_string(),
+            ],
+        );
+    }
+}
+
+#[test]
+fn scoring_out_of_range() {
+    let scale = f32::INFINITY;
+    let error = refused(|args| args.scale = scale);
+    assert_eq!(error, KernelError::ScaleOutOfRange { scale });
+    let error = refused(|args| args.softcap = Some(0.0));
+    assert_eq!(error, KernelError::SoftcapOutOfRange { softcap: 0.0 });
+}
+
+#[test]
+fn pool_width_out_of_range() {
+    for width in [0, 2, 8] {
+        for pool in [Pool::Average(width), Pool::Max(width)] {
+            let error = refused(|args| args.reduction.pool = pool);
+            assert_eq!(error, KernelError::PoolWidthOutOfRange { width });
+            assert_says(&error, &["odd", &format!("got {width}")]);
+        }
+    }
+}
+
+#[test]
+fn window_out_of_range() {
+    let args = WindowArgs { window: 0, ..SOUND };
+    let error = observe_window(&args).expect_err("an empty window");
+    assert_eq!(error, KernelError::WindowOutOfRange { window: 0 });
+    assert_says(&error, &["at least 1", "got 0"]);
+}
+
+/// A sound step of two heads, its buffers a little wrong.
+#[test]
+fn a_refused_step_changes_nothing() {
+    let layout = PageLayout::new(8, 4).expect("a layout");
+    let store = PageStore::new(layout, KvDtype::F32, 2).expect("a small store");
+    let heads = [0, 1].map(|page| HeadSlots {
+        pages: if page == 0 { &[0] } else { &[1] },
+        len: 3 + page,
+    });
+    let args = AttendArgs {
+        queries: &[1.0; 16],
+        heads: &heads,
+        group: 2,
+        scale: 0.5,
+        softcap: None,
+    };
+    let run = |out: usize, rows: usize, args: &AttendArgs<'_>| {
+        let (mut out, mut rows) = (vec![7.0; out], vec![7.0; rows]);
+        let result = attend_observed_into(&store, args, Reduce::Sum, &mut out, &mut rows);
+        let unchanged = out.iter().chain(&rows).all(|&number| number == 7.0);
+        assert_eq!(unchanged, result.is_err());
+        result
+    };
+    assert_eq!(run(16, 7, &args), Ok(()));
+    let error = run(16, 8, &args).expect_err("rows too long");
+    assert_eq!(
+        error,
+        KernelError::RowsLength {
+            elements: 8,
+            expected: 7
+        }
+    );
+    assert_says(&error, &["8 elements", "7 tokens"]);
+    assert_eq!(
+        run(15, 7, &args),
+        Err(KernelError::OutputLength {
+            elements: 15,
+            expected: 16
+        })
+    );
+    let wrong = AttendArgs { group: 0, ..args };
+    let error = KernelError::GroupOutOfRange { group: 0 };
+    assert_eq!(run(16, 7, &wrong), Err(error.clone()));
+    assert_eq!(attend_observed(&store, &wrong, Reduce::Sum), Err(error));
+}
