@@ -92,7 +92,7 @@ impl<'a> Prompt<'a> {
     }
 
     fn cut(&self, rows: &'a [f32], head: usize, tokens: Range<usize>) -> &'a [f32] {
-        let first = head * self.tokens;
+        let first = head * self.rows;
         &rows[(first + tokens.start) * self.head_dim..(first + tokens.end) * self.head_dim]
     }
 }

@@ -105,6 +105,10 @@ impl Case {
             .map_or_else(|| Position::new(slot), |heads| heads[head][slot])
     }
 
+    pub(super) fn score(&self, head: usize, slot: usize) -> f32 {
+        self.scores[head][slot]
+    }
+
     /// The same layer with the tokens per head that another setup's budget buys.
     pub(super) fn with_budget(&self, setup: &Setup) -> Self {
         Self {

@@ -43,7 +43,9 @@ pub use config::{
 };
 pub use failure::Failure;
 pub use golden::{Golden, decode, geometry};
-pub use optional::{Wrong, budgets_nest, heads_are_alike, refuses};
+pub use optional::{
+    Wrong, budgets_nest, heads_are_alike, keeps_the_best, refuses, rooms_spend_the_budget,
+};
 pub use plan::{
     plan_fits_its_bound, plan_is_deterministic, plan_is_even_unless_ragged,
     plan_keeps_all_when_there_is_room, plan_keeps_the_newest, plan_keeps_the_pins,

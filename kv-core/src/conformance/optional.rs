@@ -40,6 +40,69 @@ pub fn heads_are_alike<C: PolicyConfig>(configs: &[fn() -> C]) -> Result<(), Fai
     })
 }
 
+/// Outside the newest tokens that it keeps, a head keeps the best by score: no token that is dropped ranks before one
+/// that is kept, and of equal scores the lower position stays. For methods that rank; one that keeps sinks or sentences
+/// does not have it.
+///
+/// # Errors
+///
+/// If it does not hold.
+pub fn keeps_the_best<C: PolicyConfig>(configs: &[fn() -> C]) -> Result<(), Failure> {
+    each(configs, |setup, case, plan| {
+        let kept = resolve(setup, case, plan, &Pins::default())?;
+        for (head, slots) in kept.slots.iter().enumerate() {
+            let mut by_age: Vec<usize> = (0..case.lens()[head]).collect();
+            by_age.sort_by_key(|&slot| case.position(head, slot));
+            let is_kept = |&slot: &usize| slots.iter().any(|&kept| kept as usize == slot);
+            // The newest that are kept without a gap may be a window.
+            let window = by_age.iter().rev().take_while(|slot| is_kept(slot)).count();
+            let ranked = &by_age[..by_age.len() - window];
+            let key = |slot: usize| (case.score(head, slot), case.position(head, slot).index());
+            let order = |a: &usize, b: &usize| crate::rank(key(*a), key(*b));
+            let worst_kept = ranked.iter().copied().filter(is_kept).max_by(order);
+            let best_lost = ranked.iter().copied().filter(|slot| !is_kept(slot));
+            if let (Some(kept), Some(lost)) = (worst_kept, best_lost.min_by(order))
+                && order(&lost, &kept).is_lt()
+            {
+                let ((low, a), (high, b)) = (key(kept), key(lost));
+                let reason = format!(
+                    "keeps position {a} of head {head} with the score {low} and drops position {b} with {high}"
+                );
+                return Err(setup.failure(case, reason));
+            }
+        }
+        Ok(())
+    })
+}
+
+/// For a prompt longer than every room, the rooms of all layers sum to the budget of all heads, to the last token. For
+/// methods that split a budget exactly.
+///
+/// # Errors
+///
+/// If it does not hold.
+pub fn rooms_spend_the_budget<C: PolicyConfig>(configs: &[fn() -> C]) -> Result<(), Failure> {
+    const LONG: usize = 1 << 20;
+    for setup in setups(configs)? {
+        let tokens = setup.tokens(LONG);
+        if tokens >= LONG {
+            continue;
+        }
+        let heads = setup.geometry.kv_heads;
+        let rooms = (0..setup.geometry.layers).map(|layer| setup.room(layer, LONG).total(heads));
+        let (spent, budget) = (
+            rooms.fold(0, usize::saturating_add),
+            setup.geometry.heads() * tokens,
+        );
+        if spent != budget {
+            let case = format!("a prompt of {LONG} tokens");
+            let reason = format!("gives its heads room for {spent} tokens of a budget of {budget}");
+            return Err(setup.failure(case, reason));
+        }
+    }
+    Ok(())
+}
+
 /// What a budget keeps of a layer, a larger one keeps too. Not for policies that divide a budget by largest remainder, where a
 /// larger total can give one head less.
 ///

@@ -46,7 +46,8 @@ refuses [
     Wrong::new("recent", r#"{"recent": 0}"#),
     Wrong::new("sinks", r#"{"sinks": 64}"#).under(Budget::Tokens(64)),
 ]);
-kv_core::conformance!(right_scores, ScoresConfig::<scores::Nothing>::default; also heads_are_alike);
+kv_core::conformance!(right_scores, ScoresConfig::<scores::Nothing>::default;
+also heads_are_alike, keeps_the_best, rooms_spend_the_budget);
 
 /// Why a property does not hold of a policy: what it says, or the panic that it could not make into words.
 fn killed<C: PolicyConfig>(property: Property<C>, configs: &[fn() -> C]) -> Option<String> {
@@ -112,6 +113,11 @@ mutants! {
     is_ragged_and_says_it_is_not: ScoresConfig<scores::SaysEven>, plan_is_even_unless_ragged, "heads are even";
     grows_to_an_even_limit: ScoresConfig<scores::EvenLimits>, plan_fits_its_bound, "once its heads have grown";
     grows_to_an_even_limit_in_the_ledger: ScoresConfig<scores::EvenLimits>, replay_keeps_every_byte, "its bound is";
+    keeps_the_lowest: ScoresConfig<scores::Lowest>, keeps_the_best, "and drops position";
+    of_equals_keeps_the_later: ScoresConfig<scores::LaterWins>, keeps_the_best, "and drops position";
+    wastes_a_token: ScoresConfig<scores::Saves>, rooms_spend_the_budget, "of a budget of";
+    spends_a_token_too_many: ScoresConfig<scores::Overspends>, rooms_spend_the_budget, "of a budget of";
+    spends_more_than_a_fixed_budget: ScoresConfig<scores::Overspends>, plan_fits_its_bound, "accepts a budget of";
     leans_on_the_guard: ScoresConfig<scores::NoWindow>, plan_keeps_the_newest, "drops the newest token";
 
     accepts_unknown_fields: configs::Lenient, config_refuses_unknown_fields, "deny_unknown_fields";
@@ -136,7 +142,7 @@ fn a_value_that_should_be_refused_and_is_not() {
 /// Methods that are not what they say and break no property: the kit knows no method. Only golden plans, made by the
 /// method's own code, tell them from the right ones.
 ///
-/// * `scores::Lowest`: keeps the tokens with the lowest scores.
+/// * `scores::Lowest`: keeps the tokens with the lowest scores. `keeps_the_best` kills it, which a policy opts into.
 /// * `window::ForgetsSinks`: a window where the method has sinks too.
 /// * `window::ShortRing`: a ring one shorter than the window. After a long prompt it holds what the plan kept, and after a
 ///   short one it wastes a token of its budget, which is no fault that a property could tell from a choice.

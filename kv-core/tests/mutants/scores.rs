@@ -7,7 +7,7 @@ use kv_core::{
 };
 use serde::{Deserialize, Serialize};
 
-crate::faults! { Nothing FloorTwice SaysEven EvenLimits NoWindow Lowest }
+crate::faults! { Nothing FloorTwice SaysEven EvenLimits NoWindow Lowest LaterWins Saves Overspends }
 
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default, bound = "")]
@@ -46,6 +46,8 @@ impl Policy for Scores {
     fn room(&self, _: usize, _: usize, budget: usize) -> Room {
         match self.fault {
             Fault::SaysEven => Room::Each(budget),
+            Fault::Saves => Room::Together(budget.saturating_mul(self.heads) - 1),
+            Fault::Overspends => Room::Together(budget.saturating_mul(self.heads) + 1),
             _ => Room::Together(budget.saturating_mul(self.heads)),
         }
     }
@@ -63,6 +65,7 @@ impl Policy for Scores {
         match self.fault {
             Fault::FloorTwice => keep.top_across_heads(total + heads * floor, floor, recent),
             Fault::Lowest if (0..heads).map(|head| view.len(head)).sum::<usize>() <= total => {}
+            Fault::LaterWins => later_wins(view, keep),
             Fault::Lowest => (0..heads).for_each(|head| keep.slots(head, lowest(view, head))),
             _ => keep.top_across_heads(total, floor, recent),
         }
@@ -77,6 +80,21 @@ impl Policy for Scores {
             };
             keep.grow(head, Growth::EvictLowest { limit, recent: 1 });
         }
+    }
+}
+
+/// The best scores, but of equal ones the later.
+fn later_wins(view: &LayerView<'_>, keep: &mut KeepPlan) {
+    for head in 0..view.heads() {
+        let mut slots = view.by_age(head);
+        let newest = slots.pop();
+        slots.reverse();
+        slots.sort_by(|&a, &b| {
+            let score = |slot: u32| (view.scores(head)[slot as usize], 0);
+            kv_core::rank(score(a), score(b))
+        });
+        slots.truncate(view.budget - 1);
+        keep.slots(head, slots.into_iter().chain(newest));
     }
 }
 
