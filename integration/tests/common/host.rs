@@ -1,0 +1,203 @@
+//! The runtime driven through the hook by a host that is not the engine.
+use std::sync::Arc;
+
+use attention_kernels::oracle;
+use candle_core::{DType, Device, Tensor, TensorId};
+use kv_hook::{Batch, Handle, KvRuntime, LayerCall, LayerSpec, PoolSpec};
+use mistralrs_kv::{CacheConfig, Runtime};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+pub(crate) const LAYERS: usize = 2;
+pub(crate) const HEADS: usize = 3;
+pub(crate) const GROUP: usize = 2;
+pub(crate) const DIM: usize = 64;
+pub(crate) const SCALE: f32 = 0.125;
+
+pub(crate) fn spec(dtype: DType) -> PoolSpec {
+    let layer = LayerSpec {
+        kv_heads: HEADS,
+        key_dim: DIM,
+        value_dim: DIM,
+        own_cache: true,
+        device: Device::Cpu,
+    };
+    PoolSpec {
+        blocks: 64,
+        block: 16,
+        query_heads: HEADS * GROUP,
+        latent: false,
+        max_positions: 1024,
+        dtype,
+        layers: vec![layer; LAYERS],
+    }
+}
+
+/// One sequence as this host remembers it: every token's queries, `[L][H * G][T * D]`, keys and values,
+/// `[L][H][T * D]`.
+pub(crate) struct Remembered {
+    pub(crate) id: usize,
+    pub(crate) queries: Vec<Vec<Vec<f32>>>,
+    pub(crate) keys: Vec<Vec<Vec<f32>>>,
+    pub(crate) values: Vec<Vec<Vec<f32>>>,
+    pub(crate) length: usize,
+}
+
+/// A host with random activations.
+pub(crate) struct Host {
+    pub(crate) runtime: Arc<Runtime>,
+    caches: Vec<TensorId>,
+    rng: ChaCha8Rng,
+    dtype: DType,
+    // Kept, for a tensor's id lives as long as the tensor.
+    _names: Vec<(Tensor, Tensor)>,
+}
+
+impl Host {
+    pub(crate) fn new(config: CacheConfig, dtype: DType, seed: u64) -> Self {
+        let runtime = Runtime::new(config);
+        let names = runtime.open_pool(&spec(dtype)).expect("the pool opens");
+        let caches = names.iter().map(|(key, _)| key.id()).collect();
+        let rng = ChaCha8Rng::seed_from_u64(seed);
+        Self {
+            runtime,
+            caches,
+            rng,
+            dtype,
+            _names: names,
+        }
+    }
+
+    /// A random tensor in the host's type, and its numbers as that type holds them.
+    fn random(&mut self, shape: (usize, usize, usize, usize)) -> (Tensor, Vec<f32>) {
+        let (s, h, t, d) = shape;
+        let numbers: Vec<f32> = (0..s * h * t * d)
+            .map(|_| self.rng.random_range(-2.0..2.0))
+            .collect();
+        let tensor = Tensor::from_vec(numbers, shape, &Device::Cpu).expect("a tensor");
+        let tensor = tensor.to_dtype(self.dtype).expect("converts");
+        let held = tensor.to_dtype(DType::F32).and_then(|t| t.flatten_all());
+        (tensor, held.and_then(|t| t.to_vec1()).expect("reads back"))
+    }
+
+    /// One pass over all layers for sequences of equal new length; returns each layer's attention. A prompt's dense
+    /// attention is made of ones, so that what the runtime puts in its place is seen.
+    pub(crate) fn pass(
+        &mut self,
+        sequences: &mut [Remembered],
+        new: usize,
+        is_prompt: bool,
+    ) -> Vec<Step> {
+        let batch = Batch {
+            runtime: Handle::new(self.runtime.clone()),
+            seq_ids: sequences.iter().map(|sequence| sequence.id).collect(),
+            is_prompt,
+            positions: sequences.iter().map(|sequence| sequence.length).collect(),
+            new_lens: vec![new; sequences.len()],
+        };
+        for sequence in sequences.iter_mut() {
+            sequence.length += new;
+            self.runtime
+                .reserve(sequence.id, sequence.length)
+                .expect("the pool has room");
+        }
+        let mut steps = Vec::new();
+        for layer in 0..LAYERS {
+            let (queries, query_numbers) = self.random((sequences.len(), HEADS * GROUP, new, DIM));
+            let (keys, key_numbers) = self.random((sequences.len(), HEADS, new, DIM));
+            let (values, value_numbers) = self.random((sequences.len(), HEADS, new, DIM));
+            for (index, sequence) in sequences.iter_mut().enumerate() {
+                for head in 0..HEADS * GROUP {
+                    let first = (index * HEADS * GROUP + head) * new * DIM;
+                    sequence.queries[layer][head].extend(&query_numbers[first..first + new * DIM]);
+                }
+                for head in 0..HEADS {
+                    let rows =
+                        (index * HEADS + head) * new * DIM..(index * HEADS + head + 1) * new * DIM;
+                    sequence.keys[layer][head].extend(&key_numbers[rows.clone()]);
+                    sequence.values[layer][head].extend(&value_numbers[rows]);
+                }
+            }
+            let call = LayerCall {
+                cache: self.caches[layer],
+                batch: &batch,
+                queries: &queries,
+                keys: &keys,
+                values: &values,
+                softmax_scale: SCALE,
+                softcap: None,
+                sliding_window: None,
+            };
+            let out = if new > 1 {
+                let dense = call.queries.ones_like().expect("ones");
+                let out = self
+                    .runtime
+                    .prompt(&call, dense)
+                    .expect("the prompt is kept");
+                assert_eq!(out.dims(), [sequences.len(), HEADS * GROUP, new, DIM]);
+                out
+            } else {
+                let out = self.runtime.decode(&call).expect("a decode step");
+                assert_eq!(out.dims(), [sequences.len(), HEADS * GROUP, DIM]);
+                out
+            };
+            let out = out.to_dtype(DType::F32).and_then(|t| t.flatten_all());
+            let output = out.and_then(|t| t.to_vec1()).expect("reads back");
+            steps.push(Step {
+                queries: query_numbers,
+                output,
+            });
+        }
+        steps
+    }
+}
+
+/// Queries and attention of one layer's pass, `[S, H * G, T, D]`.
+pub(crate) struct Step {
+    pub(crate) queries: Vec<f32>,
+    pub(crate) output: Vec<f32>,
+}
+
+pub(crate) fn remembered(id: usize) -> Remembered {
+    let empty = |heads: usize| vec![vec![Vec::new(); heads]; LAYERS];
+    Remembered {
+        id,
+        queries: empty(HEADS * GROUP),
+        keys: empty(HEADS),
+        values: empty(HEADS),
+        length: 0,
+    }
+}
+
+/// The oracle's attention over the positions in `kept`.
+pub(crate) fn expected(
+    sequence: &Remembered,
+    layer: usize,
+    head: usize,
+    kept: &[usize],
+    query: &[f32],
+) -> Vec<f64> {
+    let rows = |all: &[f32]| -> Vec<f32> {
+        kept.iter()
+            .flat_map(|&position| &all[position * DIM..(position + 1) * DIM])
+            .copied()
+            .collect()
+    };
+    let keys = rows(&sequence.keys[layer][head]);
+    let values = rows(&sequence.values[layer][head]);
+    oracle::attend(&keys, &values, query, SCALE, None)
+}
+
+pub(crate) fn relative_error(got: &[f32], want: &[f64]) -> f64 {
+    let difference: f64 = got
+        .iter()
+        .zip(want)
+        .map(|(g, w)| (f64::from(*g) - w).powi(2))
+        .sum();
+    let norm: f64 = want.iter().map(|w| w * w).sum();
+    // Random values nearly cancel now and then; a tenth of a typical value's norm keeps the measure sound.
+    difference.sqrt()
+        / norm
+            .sqrt()
+            .max(0.1 * f64::from(u32::try_from(DIM).expect("small")).sqrt())
+}
