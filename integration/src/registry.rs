@@ -6,6 +6,12 @@ use kv_core::{KeepAllConfig, Registry};
 pub fn policies() -> Registry {
     let mut registry = Registry::default();
     registry.add::<KeepAllConfig>();
+    #[cfg(feature = "ada-kv")]
+    registry.add::<kv_policy_ada_kv::AdaKvConfig>();
+    #[cfg(feature = "pyramid-kv")]
+    registry.add::<kv_policy_pyramid_kv::PyramidKvConfig>();
+    #[cfg(feature = "snap-kv")]
+    registry.add::<kv_policy_snap_kv::SnapKvConfig>();
     #[cfg(feature = "streaming-llm")]
     registry.add::<kv_policy_streaming_llm::StreamingLlmConfig>();
     registry

@@ -132,7 +132,7 @@ impl Pyramid {
     fn kvpress(&self, prompt: usize, ranked: usize, budget: usize) -> Vec<usize> {
         let (high, low) = self.ends(budget as f64, ranked as f64);
         if !(prompt as f64 >= high && high >= low && low >= self.window as f64) {
-            return vec![budget - self.window; self.layers];
+            return vec![budget.saturating_sub(self.window); self.layers];
         }
         (0..self.layers)
             .map(|layer| {

@@ -168,7 +168,7 @@ pub fn config_keeps_what_is_set<C: PolicyConfig>(configs: &[fn() -> C]) -> Resul
             set.insert(field.clone(), changed.clone());
             // A field that no such value can be written into is not for this property to judge.
             if let Ok(read) = read::<C>(&set)
-                && fields(&read)? != set
+                && !is_same(&fields(&read)?, &set)
             {
                 return Err(fail(
                     &config,
@@ -178,6 +178,17 @@ pub fn config_keeps_what_is_set<C: PolicyConfig>(configs: &[fn() -> C]) -> Resul
         }
     }
     Ok(())
+}
+
+/// Whether two tables of fields say the same; a whole number may be written with a fraction.
+fn is_same(a: &Map<String, Value>, b: &Map<String, Value>) -> bool {
+    let same = |a: &Value, b: &Value| match (a.as_f64(), b.as_f64()) {
+        (Some(a), Some(b)) => a == b,
+        _ => a == b,
+    };
+    a.len() == b.len()
+        && a.iter()
+            .all(|(field, value)| b.get(field).is_some_and(|other| same(value, other)))
 }
 
 /// Every refusal names a field, its value and what is allowed; every configuration is accepted under some budget; and

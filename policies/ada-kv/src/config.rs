@@ -1,0 +1,208 @@
+//! What a user writes, and what of it is refused.
+use std::fmt;
+
+use kv_core::{
+    Budget, ConfigError, Geometry, LayerShares, PolicyConfig, Pooling, Pyramid, PyramidRounding,
+    Reduce, ReductionOrder, ScoreKind, WindowedScore,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::AdaKv;
+
+/// The authors' pyramid.
+const DEFAULT_BETA: f64 = 20.0;
+
+/// How a head is kept from starving.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Safeguard {
+    /// A part `alpha` of the budget is split evenly, the rest by the scores: the authors' code.
+    #[default]
+    Mix,
+    /// Every head keeps `alpha` of its even share, its window included; the rest goes by the scores: the paper, kvpress.
+    Guarantee,
+}
+
+/// How the split of [`Safeguard::Mix`] becomes whole tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SplitRounding {
+    /// By largest remainder: the heads' tokens sum to the layer's budget.
+    #[default]
+    Exact,
+    /// Every head by itself, as in the authors' code; the sum drifts.
+    Authors,
+}
+
+/// What happens to the heads while decoding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Decode {
+    /// They keep every new token.
+    #[default]
+    Append,
+    /// They stay as long as they were made: each new token takes the place of the head's lowest score.
+    Evict,
+}
+
+/// Configuration of [`AdaKv`].
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AdaKvConfig {
+    /// What ranks the tokens of the prompt.
+    pub score: ScoreKind,
+    /// Newest tokens, always kept; with the window score, their queries are the ones observed.
+    pub window: usize,
+    /// Neighbours that are pooled, odd; 1 for no pooling.
+    pub kernel: usize,
+    /// How scores are pooled along the text.
+    pub pooling: Pooling,
+    /// How the `G` query heads of a KV head become one.
+    pub group: Reduce,
+    /// Whether the group or the pool comes first.
+    pub order: ReductionOrder,
+    /// The even part of the split, from 0 (all by the scores) to 1 (the same for every head).
+    pub alpha: f64,
+    /// How a head is kept from starving.
+    pub safeguard: Safeguard,
+    /// How the split, and a pyramid over the layers, become whole tokens.
+    pub rounding: SplitRounding,
+    /// For the split alone, weigh a head's scores by the part of their sum that its best tokens hold.
+    pub normalize: bool,
+    /// First layers whose heads all get the same.
+    pub skip: usize,
+    /// How much of the budget each layer gets.
+    pub layers: LayerShares,
+    /// With a pyramid, how steep it is: the last layer gets `1 / beta` of the average; without it 20.
+    pub beta: Option<f64>,
+    /// What happens to the heads while decoding.
+    pub decode: Decode,
+}
+
+impl Default for AdaKvConfig {
+    /// The authors' score, and the `alpha` of their experiments with KV heads; budgets that sum to the budget.
+    fn default() -> Self {
+        Self {
+            score: ScoreKind::Window,
+            window: 32,
+            kernel: 7,
+            pooling: Pooling::Max,
+            group: Reduce::Mean,
+            order: ReductionOrder::GroupThenPool,
+            alpha: 0.2,
+            safeguard: Safeguard::Mix,
+            rounding: SplitRounding::Exact,
+            normalize: false,
+            skip: 0,
+            layers: LayerShares::Uniform,
+            beta: None,
+            decode: Decode::Append,
+        }
+    }
+}
+
+impl PolicyConfig for AdaKvConfig {
+    const NAME: &'static str = "ada-kv";
+    const SUMMARY: &'static str =
+        "a layer's budget is split over its heads as their scores ask for it (Feng et al. 2024)";
+    type Policy = AdaKv;
+
+    fn bind(self, geometry: &Geometry, budget: Budget) -> Result<AdaKv, ConfigError> {
+        let score = self.score();
+        score.check(Self::NAME, geometry, budget)?;
+        self.check_split(geometry)?;
+        self.check_decode()?;
+        let pyramid = self.pyramid(geometry)?;
+        Ok(AdaKv::new(self, score, pyramid, geometry.kv_heads))
+    }
+}
+
+impl AdaKvConfig {
+    const fn score(&self) -> WindowedScore {
+        WindowedScore {
+            kind: self.score,
+            window: self.window,
+            kernel: self.kernel,
+            pooling: self.pooling,
+            group: self.group,
+            order: self.order,
+        }
+    }
+
+    fn check_split(&self, geometry: &Geometry) -> Result<(), ConfigError> {
+        if !(0.0..=1.0).contains(&self.alpha) {
+            return Err(refusal(
+                "alpha",
+                self.alpha,
+                "from 0 (all by the scores) to 1 (the same for every head)".into(),
+            ));
+        }
+        if self.skip > geometry.layers {
+            let allowed = format!("at most {}, the layers of the model", geometry.layers);
+            return Err(refusal("skip", self.skip, allowed));
+        }
+        if self.safeguard == Safeguard::Mix {
+            return Ok(());
+        }
+        if self.rounding == SplitRounding::Authors {
+            return Err(refusal(
+                "rounding",
+                "authors",
+                "exact with `safeguard` = guarantee: there is nothing to round".into(),
+            ));
+        }
+        if self.normalize {
+            return Err(refusal(
+                "normalize",
+                true,
+                "false with `safeguard` = guarantee: it ranks the scores as they are".into(),
+            ));
+        }
+        Ok(())
+    }
+
+    fn check_decode(&self) -> Result<(), ConfigError> {
+        if self.decode == Decode::Evict && self.score == ScoreKind::Window {
+            return Err(refusal(
+                "decode",
+                "evict",
+                "append with `score` = window: new tokens get no such score to be evicted by"
+                    .into(),
+            ));
+        }
+        Ok(())
+    }
+
+    fn pyramid(&self, geometry: &Geometry) -> Result<Option<Pyramid>, ConfigError> {
+        match (self.layers, self.beta) {
+            (LayerShares::Uniform, None) => Ok(None),
+            (LayerShares::Uniform, Some(beta)) => Err(refusal(
+                "beta",
+                beta,
+                "left out with `layers` = uniform: there is no pyramid".into(),
+            )),
+            (LayerShares::Pyramid, beta) => {
+                let pyramid = Pyramid {
+                    layers: geometry.layers,
+                    window: self.window,
+                    beta: beta.unwrap_or(DEFAULT_BETA),
+                    rounding: match self.rounding {
+                        SplitRounding::Exact => PyramidRounding::Exact,
+                        SplitRounding::Authors => PyramidRounding::Authors,
+                    },
+                };
+                pyramid.check(Self::NAME)?;
+                Ok(Some(pyramid))
+            }
+        }
+    }
+}
+
+fn refusal(field: &'static str, value: impl fmt::Display, allowed: String) -> ConfigError {
+    ConfigError::OutOfRange {
+        policy: AdaKvConfig::NAME,
+        field,
+        value: value.to_string(),
+        allowed,
+    }
+}

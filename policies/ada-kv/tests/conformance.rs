@@ -1,0 +1,93 @@
+//! What every policy must hold.
+use kv_core::{
+    Budget, LayerShares, Pooling, Reduce, ReductionOrder, ScoreKind, conformance,
+    conformance::Wrong,
+};
+use kv_policy_ada_kv::{AdaKvConfig, Decode, Safeguard, SplitRounding};
+
+kv_core::conformance!(kit, [AdaKvConfig::default, guaranteed, a_weighed_pyramid, evicting, evicting_guaranteed];
+refuses [
+    Wrong::new("window", r#"{"window": 0}"#),
+    Wrong::new("window", r#"{"window": 64}"#).under(Budget::Tokens(64)),
+    Wrong::new("kernel", r#"{"kernel": 4}"#),
+    Wrong::new("alpha", r#"{"alpha": -0.1}"#),
+    Wrong::new("alpha", r#"{"alpha": 1.1}"#),
+    Wrong::new("skip", r#"{"skip": 3}"#),
+    Wrong::new("rounding", r#"{"safeguard": "guarantee", "rounding": "authors"}"#),
+    Wrong::new("normalize", r#"{"safeguard": "guarantee", "rounding": "exact", "normalize": true}"#),
+    Wrong::new("beta", r#"{"layers": "uniform", "beta": 20.0}"#),
+    Wrong::new("beta", r#"{"layers": "pyramid", "beta": 0.5}"#),
+    Wrong::new("decode", r#"{"score": "window", "decode": "evict"}"#),
+]);
+
+fn guaranteed() -> AdaKvConfig {
+    AdaKvConfig {
+        window: 4,
+        kernel: 5,
+        pooling: Pooling::Average,
+        order: ReductionOrder::PoolThenGroup,
+        safeguard: Safeguard::Guarantee,
+        alpha: 0.5,
+        ..AdaKvConfig::default()
+    }
+}
+
+fn a_weighed_pyramid() -> AdaKvConfig {
+    AdaKvConfig {
+        window: 8,
+        group: Reduce::Max,
+        alpha: 0.0,
+        normalize: true,
+        skip: 1,
+        layers: LayerShares::Pyramid,
+        beta: Some(2.5),
+        ..AdaKvConfig::default()
+    }
+}
+
+fn evicting() -> AdaKvConfig {
+    AdaKvConfig {
+        score: ScoreKind::Accumulated,
+        window: 3,
+        kernel: 1,
+        pooling: Pooling::None,
+        group: Reduce::Sum,
+        decode: Decode::Evict,
+        ..AdaKvConfig::default()
+    }
+}
+
+fn evicting_guaranteed() -> AdaKvConfig {
+    AdaKvConfig {
+        window: 1,
+        safeguard: Safeguard::Guarantee,
+        layers: LayerShares::Pyramid,
+        skip: 1,
+        ..evicting()
+    }
+}
+
+fn the_authors() -> AdaKvConfig {
+    AdaKvConfig {
+        window: 8,
+        rounding: SplitRounding::Authors,
+        alpha: 0.5,
+        ..AdaKvConfig::default()
+    }
+}
+
+/// Largest remainders go to the lower head where they are equal; the other two splits know no head's number.
+#[test]
+fn heads_are_alike() {
+    conformance::hold(conformance::heads_are_alike, &[guaranteed, the_authors]);
+}
+
+/// All but the one that a layer's room is within the budget: this rounding may go half a token per head beyond it.
+#[test]
+fn the_authors_rounding_holds_all_but_the_budget() {
+    for (name, property) in conformance::properties::<AdaKvConfig>() {
+        if name != "plan_fits_its_bound" {
+            conformance::hold(property, &[the_authors]);
+        }
+    }
+}
