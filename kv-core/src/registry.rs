@@ -117,14 +117,24 @@ fn defaults<C: PolicyConfig>() -> Map<String, Value> {
     }
 }
 
+/// The first field that cannot be read even alone, with the deserialiser's words, which do not name it.
+fn blame<C: PolicyConfig>(config: &Value) -> Option<String> {
+    config.as_object()?.iter().find_map(|(field, value)| {
+        let alone = Map::from_iter([(field.clone(), value.clone())]);
+        let error = serde_json::from_value::<C>(Value::Object(alone)).err()?;
+        Some(format!("`{field}`: {error}"))
+    })
+}
+
 fn build<C: PolicyConfig>(
     config: Value,
     geometry: &Geometry,
     budget: Budget,
 ) -> Result<Box<dyn Policy>, ConfigError> {
-    let config: C = serde_json::from_value(config).map_err(|e| ConfigError::Malformed {
-        policy: C::NAME,
-        reason: e.to_string(),
-    })?;
+    let config: C =
+        serde_json::from_value(config.clone()).map_err(|error| ConfigError::Malformed {
+            policy: C::NAME,
+            reason: blame::<C>(&config).unwrap_or_else(|| error.to_string()),
+        })?;
     Ok(Box::new(config.bind(geometry, budget)?))
 }

@@ -104,11 +104,11 @@ fn a_field_is_misspelt_or_of_the_wrong_type() {
     );
     assert_eq!(
         refusal(&json!({ "safeguard": "none" }), Budget::Full),
-        "policy ada-kv: unknown variant `none`, expected `mix` or `guarantee`"
+        "policy ada-kv: `safeguard`: unknown variant `none`, expected `mix` or `guarantee`"
     );
     assert_eq!(
         refusal(&json!({ "score": "rows" }), Budget::Full),
-        "policy ada-kv: unknown variant `rows`, expected `window` or `accumulated`"
+        "policy ada-kv: `score`: unknown variant `rows`, expected `window` or `accumulated`"
     );
 }
 

@@ -63,6 +63,6 @@ fn a_field_is_misspelt_or_of_the_wrong_type() {
     );
     assert_eq!(
         refusal(&json!({ "rounding": "down" }), Budget::Full),
-        "policy pyramid-kv: unknown variant `down`, expected one of `exact`, `authors`, `kvpress`"
+        "policy pyramid-kv: `rounding`: unknown variant `down`, expected one of `exact`, `authors`, `kvpress`"
     );
 }

@@ -48,11 +48,11 @@ fn a_field_is_misspelt_or_of_the_wrong_type() {
     );
     assert_eq!(
         refusal(&json!({ "pooling": "median" }), Budget::Full),
-        "policy snap-kv: unknown variant `median`, expected one of `none`, `average`, `max`"
+        "policy snap-kv: `pooling`: unknown variant `median`, expected one of `none`, `average`, `max`"
     );
     assert_eq!(
         refusal(&json!({ "group": "first" }), Budget::Full),
-        "policy snap-kv: unknown variant `first`, expected one of `mean`, `sum`, `max`"
+        "policy snap-kv: `group`: unknown variant `first`, expected one of `mean`, `sum`, `max`"
     );
     let order = refusal(&json!({ "order": "pool" }), Budget::Full);
     assert!(order.contains("`pool`") && order.contains("`pool-then-group`"));
