@@ -8,6 +8,12 @@ pub fn policies() -> Registry {
     registry.add::<KeepAllConfig>();
     #[cfg(feature = "ada-kv")]
     registry.add::<kv_policy_ada_kv::AdaKvConfig>();
+    #[cfg(feature = "duo-attention")]
+    registry.add::<kv_policy_duo_attention::DuoAttentionConfig>();
+    #[cfg(feature = "h2o")]
+    registry.add::<kv_policy_h2o::H2oConfig>();
+    #[cfg(feature = "head-kv")]
+    registry.add::<kv_policy_head_kv::HeadKvConfig>();
     #[cfg(feature = "pyramid-kv")]
     registry.add::<kv_policy_pyramid_kv::PyramidKvConfig>();
     #[cfg(feature = "snap-kv")]

@@ -42,6 +42,7 @@ mod layers;
 mod ledger;
 mod policy;
 mod pool;
+mod profile;
 mod registry;
 mod score;
 mod select;
@@ -62,6 +63,7 @@ pub use policy::{
     ReductionOrder,
 };
 pub use pool::{Full, OwnedPage, PagePool, PoolUsage, Reservation, SharedPage};
+pub use profile::ProfileFile;
 pub use registry::{Description, Registry};
 pub use score::{Pooling, ScoreKind, WindowedScore};
 pub use select::{rank, top};

@@ -1,0 +1,226 @@
+//! Every policy on the real model, at a quarter of a prompt of 1,000 tokens: what each head keeps is the method's law, and
+//! no page is held beyond it.
+mod common;
+
+use std::{fs, path::Path};
+
+use common::{PROMPTS, Weights, engine, smollm, start};
+use kv_core::Budget;
+use mistralrs_kv::{CacheConfig, Prompt, Report, Request, compare, policies};
+
+const LAYERS: usize = 30;
+const HEADS: usize = 3;
+const PROMPT: usize = 1000;
+/// A quarter.
+const BUDGET: usize = 250;
+const ANSWER: usize = 12;
+/// Tokens of the answer that are read back: all but the last.
+const APPENDED: usize = ANSWER - 1;
+const BLOCK: usize = 32;
+
+fn prompt() -> Prompt {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/long-prompt.txt");
+    Prompt::chat(fs::read_to_string(path).expect("the prompt"))
+}
+
+fn quarter(policy: &str) -> CacheConfig {
+    CacheConfig::new(policy).budget(Budget::Ratio(0.25))
+}
+
+/// Reads the prompt and answers under a policy, and holds what is the same for all: the pages held are those that the
+/// kept tokens need, and all go back.
+async fn run(cache: CacheConfig) -> Report {
+    let name = cache.policy_name().to_owned();
+    let engine = start(engine(smollm(Weights::Q8), Some(cache))).await;
+    let answer = engine
+        .generate(Request::greedy(prompt(), ANSWER))
+        .await
+        .unwrap_or_else(|e| panic!("{name} answers: {e:#}"));
+    assert!(!answer.text.trim().is_empty(), "{name} says something");
+    let report = engine.report(answer.text).expect("a report");
+    let report = report.expect("a policy is configured");
+    assert_eq!(report.prompt_tokens, PROMPT, "{name}");
+    assert_eq!(report.kept.len(), LAYERS);
+    let needed = |&tokens: &usize| tokens.div_ceil(BLOCK);
+    let pages: usize = report.kept.iter().flatten().map(needed).sum();
+    assert_eq!(
+        report.pages_held_peak, pages,
+        "{name}: what the kept tokens do not need was never held"
+    );
+    let full = LAYERS * HEADS * (PROMPT + APPENDED).div_ceil(BLOCK);
+    assert_eq!(report.pages_full, full);
+    let pool = engine
+        .runtime()
+        .expect("a policy")
+        .stats()
+        .expect("open")
+        .pool;
+    assert_eq!((pool.held, pool.promised), (0, 0), "{name} gives all back");
+    report
+}
+
+fn layer_sums(report: &Report) -> Vec<usize> {
+    report.kept.iter().map(|heads| heads.iter().sum()).collect()
+}
+
+fn all(report: &Report) -> Vec<usize> {
+    report.kept.concat()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streaming_llm_and_h2o_never_hold_more_than_the_budget() {
+    for policy in ["streaming-llm", "h2o"] {
+        let report = run(quarter(policy)).await;
+        assert_eq!(all(&report), [BUDGET; LAYERS * HEADS], "{policy}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn snap_kv_compresses_the_prompt_and_appends_the_answer() {
+    let report = run(quarter("snap-kv")).await;
+    assert_eq!(all(&report), [BUDGET + APPENDED; LAYERS * HEADS]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pyramid_kv_gives_low_layers_more() {
+    let report = run(quarter("pyramid-kv")).await;
+    let sums = layer_sums(&report);
+    assert_eq!(
+        sums.iter().sum::<usize>(),
+        LAYERS * HEADS * (BUDGET + APPENDED)
+    );
+    assert!(sums.is_sorted_by(|a, b| a >= b), "{sums:?}");
+    assert!(sums[0] > 5 * sums[LAYERS - 1], "{sums:?}");
+    assert!(
+        report
+            .kept
+            .iter()
+            .all(|heads| heads.iter().all(|len| *len == heads[0]))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ada_kv_splits_a_layer_and_keeps_its_sum() {
+    let report = run(quarter("ada-kv")).await;
+    assert_eq!(layer_sums(&report), [HEADS * (BUDGET + APPENDED); LAYERS]);
+    let uneven = report
+        .kept
+        .iter()
+        .filter(|heads| heads.iter().any(|len| *len != heads[0]));
+    assert!(uneven.count() > LAYERS / 2, "{:?}", report.kept);
+}
+
+/// Ada-KV over H2O's score with pinned sinks, from configuration alone; pins come on top.
+#[tokio::test(flavor = "multi_thread")]
+async fn ada_kv_over_accumulated_attention_with_pinned_sinks() {
+    let cache = quarter("ada-kv").set("score", "accumulated").pin_prefix(4);
+    let report = run(cache).await;
+    for sum in layer_sums(&report) {
+        let more = sum - HEADS * (BUDGET + APPENDED);
+        assert!(more <= HEADS * 4, "{sum}");
+    }
+    let cache = quarter("ada-kv")
+        .set("score", "accumulated")
+        .set("decode", "evict");
+    let report = run(cache).await;
+    assert_eq!(layer_sums(&report), [HEADS * BUDGET; LAYERS]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn head_kv_spends_the_budget_by_its_profile() {
+    let report = run(quarter("head-kv")).await;
+    assert_eq!(
+        all(&report),
+        [BUDGET + APPENDED; LAYERS * HEADS],
+        "the neutral profile"
+    );
+    let notice = report.notice.expect("says that nothing was learned");
+    assert!(notice.contains("not learned"), "{notice}");
+
+    // A file in which the first query head of every layer is all that counts.
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("scores.json");
+    let scores = (0..LAYERS).flat_map(|layer| {
+        (0..9).map(move |head| format!("\"{layer}-{head}\": [{}]", u8::from(head == 0)))
+    });
+    let text = format!("{{{}}}", scores.collect::<Vec<_>>().join(", "));
+    fs::write(&file, text).expect("writes");
+    let path = file.to_str().expect("a path").to_owned();
+    let report = run(quarter("head-kv")
+        .set("profile", path.clone())
+        .set("beta", 1.2))
+    .await;
+    assert_eq!(report.notice, None);
+    assert_eq!(
+        all(&report).iter().sum::<usize>(),
+        LAYERS * HEADS * (BUDGET + APPENDED)
+    );
+    for heads in &report.kept {
+        assert!(heads[0] > 4 * heads[1] && heads[1] == heads[2], "{heads:?}");
+    }
+
+    // The same over PyramidKV's layer shares.
+    let cache = quarter("head-kv")
+        .set("profile", path)
+        .set("layers", "pyramid");
+    let report = run(cache).await;
+    let sums = layer_sums(&report);
+    assert!(
+        sums.is_sorted_by(|a, b| a >= b) && sums[0] > 5 * sums[LAYERS - 1],
+        "{sums:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn duo_attention_keeps_some_heads_whole_and_the_others_streaming() {
+    let cache = CacheConfig::new("duo-attention")
+        .set("sparsity", 0.8)
+        .set("sinks", 4)
+        .set("recent", 46);
+    let report = run(cache).await;
+    let held = all(&report);
+    let whole = held.iter().filter(|len| **len == PROMPT + APPENDED).count();
+    let streaming = held.iter().filter(|len| **len == 50).count();
+    assert_eq!((whole, streaming), (18, 72), "{held:?}");
+    let share = held.iter().sum::<usize>();
+    assert!(share <= LAYERS * HEADS * BUDGET, "a quarter: {share}");
+    assert!(report.notice.expect("a notice").contains("not learned"));
+}
+
+#[test]
+fn every_policy_has_a_test_here() {
+    let names: Vec<&str> = policies().names().collect();
+    assert_eq!(
+        names,
+        [
+            "ada-kv",
+            "duo-attention",
+            "h2o",
+            "head-kv",
+            "keep-all",
+            "pyramid-kv",
+            "snap-kv",
+            "streaming-llm"
+        ]
+    );
+}
+
+/// The measure itself: nothing dropped is no divergence at all, and a tiny cache is a large one.
+#[tokio::test(flavor = "multi_thread")]
+async fn compare_measures_what_was_dropped() {
+    let config = engine(smollm(Weights::Q8), None);
+    let prompt = Prompt::chat(PROMPTS[1]);
+    let same = compare(&config, CacheConfig::new("keep-all"), &prompt, 8).await;
+    let same = same.expect("compares");
+    assert_eq!((same.divergence, same.agreements), (vec![0.0; 8], 8));
+    let tiny = CacheConfig::new("streaming-llm").budget(Budget::Tokens(8));
+    let tiny = compare(&config, tiny.prompt_tail(4), &prompt, 8)
+        .await
+        .expect("compares");
+    assert!(
+        tiny.divergence[0] > 0.01 && tiny.mean() > 0.1,
+        "{:?}",
+        tiny.divergence
+    );
+    assert!(tiny.max() < 30.0, "{:?}", tiny.divergence);
+}

@@ -1,0 +1,184 @@
+//! What a user may set, and what is refused.
+use kv_core::{Budget, ConfigError, Geometry, PolicyConfig};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    DuoAttention,
+    profile::Profile,
+    select::{Cut, retrieval_heads},
+};
+
+/// The profile that is built in and fits every model: head `h` of layer `l` is a retrieval head if `l + h` is even. It was
+/// not learned.
+pub const NEUTRAL: &str = "neutral-alternating";
+
+/// Sinks and window where neither the user nor the profile says: what the authors evaluate with.
+const DEFAULT_SINKS: usize = 64;
+const DEFAULT_RECENT: usize = 256;
+const DEFAULT_SPARSITY: f64 = 0.5;
+
+/// How a share of streaming heads becomes a number of heads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Selection {
+    /// Just that share, rounded; heads of equal value are spread over the layers.
+    #[default]
+    Exact,
+    /// All heads from the quantile of the values on, as in the authors' code, without the noise that they add. Heads of
+    /// equal value stay together, so that there may be more retrieval heads.
+    Quantile,
+}
+
+/// Configuration of [`DuoAttention`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DuoAttentionConfig {
+    /// [`NEUTRAL`], or a path to the authors' `full_attention_heads.tsv` or the folder that holds it.
+    pub profile: String,
+    /// Share of the model's KV heads that stream; 0.5 where `threshold` is not given.
+    pub sparsity: Option<f64>,
+    /// Instead of a share: heads with a value of at least this, after clipping to 0 to 1, are retrieval heads.
+    pub threshold: Option<f64>,
+    /// First tokens of the text that streaming heads keep; without it the profile's `sink_size`, else 64.
+    pub sinks: Option<usize>,
+    /// Latest tokens that streaming heads keep; without it the profile's `recent_size`, else 256.
+    pub recent: Option<usize>,
+    /// How a share becomes a number of heads.
+    pub selection: Selection,
+}
+
+impl Default for DuoAttentionConfig {
+    /// Half of the heads stream, as the authors have it for models with grouped queries.
+    fn default() -> Self {
+        Self {
+            profile: NEUTRAL.into(),
+            sparsity: None,
+            threshold: None,
+            sinks: None,
+            recent: None,
+            selection: Selection::Exact,
+        }
+    }
+}
+
+impl PolicyConfig for DuoAttentionConfig {
+    const NAME: &'static str = "duo-attention";
+    const SUMMARY: &'static str =
+        "retrieval heads keep everything, streaming heads sinks and a window (Xiao et al. 2025)";
+    type Policy = DuoAttention;
+
+    fn bind(self, geometry: &Geometry, budget: Budget) -> Result<DuoAttention, ConfigError> {
+        if budget != Budget::Full {
+            return Err(ConfigError::Budget {
+                value: budget.to_string(),
+                allowed: "full: duo-attention's memory is set by `sparsity`, `sinks` and `recent`"
+                    .into(),
+            });
+        }
+        let cut = self.cut()?;
+        self.check_window(geometry)?;
+        let is_neutral = self.profile == NEUTRAL;
+        let profile = if is_neutral {
+            Profile::neutral(geometry)
+        } else {
+            Profile::read(
+                &self.profile,
+                geometry,
+                self.sinks.is_none() || self.recent.is_none(),
+            )?
+        };
+        Ok(DuoAttention {
+            retrieval: retrieval_heads(&profile.values, cut),
+            sinks: self.sinks.or(profile.sinks).unwrap_or(DEFAULT_SINKS),
+            recent: self.recent.or(profile.recent).unwrap_or(DEFAULT_RECENT),
+            is_neutral,
+        })
+    }
+}
+
+fn refusal(field: &'static str, value: impl ToString, allowed: impl Into<String>) -> ConfigError {
+    ConfigError::OutOfRange {
+        policy: DuoAttentionConfig::NAME,
+        field,
+        value: value.to_string(),
+        allowed: allowed.into(),
+    }
+}
+
+/// A number as a user would write it.
+fn written(number: f64) -> String {
+    if number.abs() < 1e15 {
+        number.to_string()
+    } else {
+        format!("{number:e}")
+    }
+}
+
+impl DuoAttentionConfig {
+    /// What divides the heads.
+    fn cut(&self) -> Result<Cut, ConfigError> {
+        for (field, value, meaning) in [
+            ("sparsity", self.sparsity, "a share of the KV heads"),
+            ("threshold", self.threshold, "values are clipped to that"),
+        ] {
+            if let Some(value) = value.filter(|value| !(0.0..=1.0).contains(value)) {
+                return Err(refusal(
+                    field,
+                    written(value),
+                    format!("from 0 to 1: {meaning}"),
+                ));
+            }
+        }
+        match (self.sparsity, self.threshold, self.selection) {
+            (Some(_), Some(threshold), _) => Err(refusal(
+                "threshold",
+                threshold,
+                "left out where `sparsity` is given: either of them divides the heads",
+            )),
+            (None, Some(_), Selection::Quantile) => Err(refusal(
+                "selection",
+                "quantile",
+                "exact where `threshold` is given: it divides the heads by itself",
+            )),
+            (None, Some(threshold), Selection::Exact) => Ok(Cut::Threshold(threshold)),
+            (sparsity, None, selection) => {
+                let sparsity = sparsity.unwrap_or(DEFAULT_SPARSITY);
+                Ok(match selection {
+                    Selection::Exact => Cut::Share(sparsity),
+                    Selection::Quantile => Cut::Quantile(sparsity),
+                })
+            }
+        }
+    }
+
+    /// Refuses a window that is none, or one longer than the model can read.
+    fn check_window(&self, geometry: &Geometry) -> Result<(), ConfigError> {
+        let most = geometry.max_positions;
+        if self.recent == Some(0) {
+            return Err(refusal(
+                "recent",
+                0,
+                "at least 1: the newest token is always kept",
+            ));
+        }
+        if let Some(sinks) = self.sinks.filter(|&sinks| sinks >= most) {
+            return Err(refusal(
+                "sinks",
+                sinks,
+                format!("below the {most} positions of the model"),
+            ));
+        }
+        let sinks = self.sinks.unwrap_or(0);
+        match self.recent {
+            Some(recent) if recent > most - sinks => Err(refusal(
+                "recent",
+                recent,
+                format!(
+                    "at most {}: {most} positions of the model less {sinks} sinks",
+                    most - sinks
+                ),
+            )),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! What a user may set, and what is refused.
+use kv_core::{
+    Budget, ConfigError, Geometry, LayerShares, PolicyConfig, Pooling, Pyramid, PyramidRounding,
+    Reduce, ReductionOrder, ScoreKind, WindowedScore,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    HeadKv,
+    capacities::{Capacities, Options},
+    profile,
+};
+
+/// The profile that is built in and fits every model: all heads matter equally. It was not learned.
+pub const NEUTRAL: &str = "neutral-equal";
+
+/// `PyramidKV`'s own.
+const DEFAULT_PYRAMID_BETA: f64 = 20.0;
+const MOST_TEMP: f64 = 16.0;
+
+/// How the importance of `G` query heads becomes that of their KV head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HeadGroup {
+    /// Their mean.
+    #[default]
+    Mean,
+    /// The largest.
+    Max,
+}
+
+/// How shares become whole tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rounding {
+    /// By largest remainder, and what a head cannot use goes to the others: the heads' budgets sum to the budget.
+    #[default]
+    Exact,
+    /// Every query head by itself, as in the authors' code; the sum drifts, and what a head cannot use is lost.
+    Authors,
+}
+
+/// Configuration of [`HeadKv`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HeadKvConfig {
+    /// [`NEUTRAL`], or a path to the scores of the model's query heads in the authors' JSON.
+    pub profile: String,
+    /// What ranks the tokens of a head.
+    pub score: ScoreKind,
+    /// Newest tokens of the prompt, always kept; with `score = "window"`, their queries are observed.
+    pub window: usize,
+    /// Neighbours that are pooled, odd; 1 for none.
+    pub kernel: usize,
+    /// How they are pooled.
+    pub pooling: Pooling,
+    /// How token scores of `G` query heads become those of their KV head.
+    pub group: Reduce,
+    /// Whether the group or the pool comes first.
+    pub order: ReductionOrder,
+    /// How the importance of `G` query heads becomes that of their KV head.
+    pub head_group: HeadGroup,
+    /// One part in `beta` of every head's budget is shared by importance: the larger, the more even.
+    pub beta: f64,
+    /// Exponent of the importance.
+    pub temp: f64,
+    /// How shares become whole tokens.
+    pub rounding: Rounding,
+    /// How the budget is split over layers before it is over heads.
+    pub layers: LayerShares,
+    /// How steep the pyramid is; 20 without it.
+    pub pyramid_beta: Option<f64>,
+}
+
+impl Default for HeadKvConfig {
+    /// The authors' defaults, with budgets that sum up.
+    fn default() -> Self {
+        Self {
+            profile: NEUTRAL.into(),
+            score: ScoreKind::Window,
+            window: 8,
+            kernel: 7,
+            pooling: Pooling::Max,
+            group: Reduce::Mean,
+            order: ReductionOrder::GroupThenPool,
+            head_group: HeadGroup::Mean,
+            beta: 1.5,
+            temp: 1.0,
+            rounding: Rounding::Exact,
+            layers: LayerShares::Uniform,
+            pyramid_beta: None,
+        }
+    }
+}
+
+impl PolicyConfig for HeadKvConfig {
+    const NAME: &'static str = "head-kv";
+    const SUMMARY: &'static str =
+        "heads that matter for retrieval and reasoning keep more (Fu et al. 2025)";
+    type Policy = HeadKv;
+
+    fn bind(self, geometry: &Geometry, budget: Budget) -> Result<HeadKv, ConfigError> {
+        let score = self.score();
+        score.check(Self::NAME, geometry, budget)?;
+        self.check_numbers()?;
+        self.check_authors()?;
+        let options = Options {
+            head_group: self.head_group,
+            beta: self.beta,
+            temp: self.temp,
+            rounding: self.rounding,
+            pyramid: self.pyramid(geometry)?,
+        };
+        let is_neutral = self.profile == NEUTRAL;
+        let scores = if is_neutral {
+            vec![1.0; geometry.heads() * geometry.group]
+        } else {
+            profile::read(&self.profile, geometry)?
+        };
+        Ok(HeadKv {
+            score,
+            capacities: Capacities::new(&scores, geometry.kv_heads, geometry.group, options),
+            is_unlimited: budget == Budget::Full,
+            is_neutral,
+        })
+    }
+}
+
+fn refuse(
+    field: &'static str,
+    value: impl ToString,
+    allowed: impl Into<String>,
+) -> Result<(), ConfigError> {
+    Err(ConfigError::OutOfRange {
+        policy: HeadKvConfig::NAME,
+        field,
+        value: value.to_string(),
+        allowed: allowed.into(),
+    })
+}
+
+/// A number as a user would write it.
+fn written(number: f64) -> String {
+    if number.abs() < 1e15 {
+        number.to_string()
+    } else {
+        format!("{number:e}")
+    }
+}
+
+impl HeadKvConfig {
+    const fn score(&self) -> WindowedScore {
+        WindowedScore {
+            kind: self.score,
+            window: self.window,
+            kernel: self.kernel,
+            pooling: self.pooling,
+            group: self.group,
+            order: self.order,
+        }
+    }
+
+    fn check_numbers(&self) -> Result<(), ConfigError> {
+        if !(self.beta >= 1.0 && self.beta.is_finite()) {
+            return refuse(
+                "beta",
+                written(self.beta),
+                "a number from 1: one part in beta of the budget is shared by importance",
+            );
+        }
+        if !(0.0..=MOST_TEMP).contains(&self.temp) {
+            return refuse(
+                "temp",
+                written(self.temp),
+                format!("from 0 (all heads equal) to {MOST_TEMP}: an exponent"),
+            );
+        }
+        Ok(())
+    }
+
+    /// The authors round query heads of all layers, so that nothing else can be asked for.
+    fn check_authors(&self) -> Result<(), ConfigError> {
+        if self.rounding != Rounding::Authors {
+            return Ok(());
+        }
+        if self.layers == LayerShares::Pyramid {
+            return refuse(
+                "layers",
+                "pyramid",
+                "uniform where `rounding` is authors: their budgets are over all layers",
+            );
+        }
+        if self.head_group == HeadGroup::Max {
+            return refuse(
+                "head_group",
+                "max",
+                "mean where `rounding` is authors: query heads are rounded first",
+            );
+        }
+        Ok(())
+    }
+
+    fn pyramid(&self, geometry: &Geometry) -> Result<Option<Pyramid>, ConfigError> {
+        let steepness = self.pyramid_beta;
+        if let Some(beta) = steepness.filter(|beta| !(*beta >= 1.0 && beta.is_finite())) {
+            refuse(
+                "pyramid_beta",
+                written(beta),
+                "a number from 1 (no pyramid): the last layer gets 1/pyramid_beta of the average",
+            )?;
+        }
+        match (self.layers, steepness) {
+            (LayerShares::Uniform, None) => Ok(None),
+            (LayerShares::Uniform, Some(beta)) => {
+                let allowed = "left out unless `layers` is pyramid";
+                refuse("pyramid_beta", written(beta), allowed).map(|()| None)
+            }
+            (LayerShares::Pyramid, beta) => Ok(Some(Pyramid {
+                layers: geometry.layers,
+                window: self.window,
+                beta: beta.unwrap_or(DEFAULT_PYRAMID_BETA),
+                rounding: PyramidRounding::Exact,
+            })),
+        }
+    }
+}
