@@ -6,6 +6,7 @@
 
 mod cache_args;
 mod compare;
+mod conform;
 mod policies;
 mod prompt_args;
 mod run;
@@ -33,6 +34,8 @@ enum Command {
     Run(Box<run::Run>),
     /// Measure how far a policy moves the next-token distribution from the full cache's.
     Compare(Box<compare::Compare>),
+    /// Run reference cases of other people's code through the kernels and the policies.
+    Conform(conform::Conform),
     /// List the policies with their fields and defaults.
     Policies,
 }
@@ -46,18 +49,21 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .init();
     let done = match cli.command {
-        Command::Run(run) => run.execute(!cli.verbose),
-        Command::Compare(compare) => compare.execute(!cli.verbose),
+        Command::Run(run) => run.execute(!cli.verbose).map(|()| ExitCode::SUCCESS),
+        Command::Compare(compare) => compare.execute(!cli.verbose).map(|()| ExitCode::SUCCESS),
+        Command::Conform(conform) => conform.execute(),
         Command::Policies => {
             policies::print();
-            Ok(())
+            Ok(ExitCode::SUCCESS)
         }
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
-            ExitCode::from(if error.is::<StartError>() { 2 } else { 1 })
+            // Files that a user names are the user's to mend.
+            let is_users = error.is::<StartError>() || error.is::<kv_conform::ConformError>();
+            ExitCode::from(if is_users { 2 } else { 1 })
         }
     }
 }

@@ -96,8 +96,12 @@ impl Policy for H2o {
             recent,
             limit,
         } = self.sizes(view.budget);
+        // Without a window the room has a place for the newest token, which is not the method's.
+        let kept = heavy
+            .saturating_add(recent)
+            .saturating_add(self.config.newcomer());
         for head in 0..view.heads() {
-            if view.len(head) > limit {
+            if view.len(head) > kept {
                 keep.top(head, heavy, recent);
             }
             if self.config.decode == Decode::Evict {

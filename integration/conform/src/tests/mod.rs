@@ -1,0 +1,201 @@
+//! Cases that are changed before they are run.
+mod files;
+
+use serde_json::json;
+
+use crate::{Outcome, Verdict, npy::Array};
+
+use files::{Files, npy};
+
+#[test]
+fn one_bit_is_a_difference() {
+    // SnapKV and Ada-KV of kvpress, the factory's pyramid (which ties) and H2O, and H2O while decoding.
+    for (id, steps) in [(13, 1), (17, 1), (126, 1), (129, 1), (203, 49)] {
+        let array = format!("c{id:03}_keep");
+        let (layers, heads, tokens) = (2, 4, 96);
+        for layer in 0..layers {
+            for bit in [0, 17, 40, tokens - 1] {
+                let mut files = Files::of(&[id]);
+                // The last head of the layer's last mask.
+                let row = ((layer + 1) * steps - 1) * heads + heads - 1;
+                files.flip(&array, &[row * tokens + bit]);
+                let outcome = files.only();
+                assert_eq!(outcome.verdict, Verdict::Differs, "bit {bit}: {outcome}");
+                assert!(
+                    outcome.detail.contains(&format!("layer {layer}")),
+                    "{outcome}"
+                );
+                assert!(outcome.detail.contains("head 3: we keep"), "{outcome}");
+            }
+        }
+    }
+}
+
+/// As many tokens as before, but not the best ones: no tie.
+#[test]
+fn another_token_for_one_that_is_kept_is_a_difference() {
+    for id in [13, 17] {
+        let mut files = Files::of(&[id]);
+        let array = format!("c{id:03}_keep");
+        let mask: Array<u8> = Array::parse(&files.arrays[&array]).expect("a mask");
+        let is_kept = |bit: &usize| mask.values[bit / 8] & (0x80 >> (bit % 8)) != 0;
+        // The first head's scored tokens, and the second's, with which Ada-KV's first head competes.
+        for head in [0, 1] {
+            let bits = || head * 96..head * 96 + 64;
+            let (gone, kept): (Vec<_>, Vec<_>) = (
+                bits().filter(|bit| !is_kept(bit)).collect(),
+                (0..64).filter(is_kept).collect(),
+            );
+            for (&gone, &kept) in gone.iter().zip(&kept) {
+                files.flip(&array, &[gone, kept]);
+                let outcome = files.only();
+                assert_eq!(outcome.verdict, Verdict::Differs, "{outcome}");
+                files.flip(&array, &[gone, kept]);
+            }
+        }
+        assert_eq!(files.only().verdict, Verdict::Equal);
+    }
+}
+
+#[test]
+fn arrays_may_stand_layer_by_layer() {
+    let ids = [0, 13, 17, 37, 116, 126, 130, 203];
+    let mut files = Files::of(&ids);
+    let stacked = files.run().expect("a report");
+    files.unstack(&[0, 1]);
+    assert_eq!(files.run().expect("a report"), stacked);
+    assert_eq!(
+        (stacked.passed(), stacked.failed()),
+        (ids.len() - 1, 0),
+        "{stacked}"
+    );
+}
+
+#[test]
+fn layers_without_arrays_are_left_out() {
+    let mut files = Files::of(&[0, 13, 203]);
+    files.unstack(&[3, 17]);
+    for array in ["c000_keep", "c013_keep", "c203_keep"] {
+        files.spread(array, 30, &[3, 17]);
+    }
+    let report = files.run().expect("a report");
+    let details: Vec<&str> = report.outcomes.iter().map(|o| o.detail.as_str()).collect();
+    let some = "2 of 30 layers compared: the others have no arrays";
+    // What observes nothing needs no arrays.
+    assert_eq!(details, ["", some, some]);
+    assert_eq!(report.passed(), 3, "{report}");
+
+    // A mask of layers 0 and 1, arrays of others.
+    let mut files = Files::of(&[0, 13, 203]);
+    files.unstack(&[3, 17]);
+    let report = files.run().expect("a report");
+    let verdicts: Vec<Verdict> = report.outcomes.iter().map(|o| o.verdict).collect();
+    assert_eq!(
+        verdicts,
+        [Verdict::Equal, Verdict::Unsupported, Verdict::Unsupported]
+    );
+    assert_eq!(report.outcomes[1].detail, "none of its layers has arrays");
+}
+
+#[test]
+fn what_is_wrong_with_the_arrays_is_said() {
+    let mut files = Files::of(&[13]);
+    files.arrays.remove("k");
+    assert_eq!(files.error(), "arrays.npz: array `k`: is missing");
+    files.arrays.remove("q");
+    assert_eq!(
+        files.error(),
+        "arrays.npz: array `q`: is missing, and so are `L0_q`, `L1_q` and so on"
+    );
+    files
+        .arrays
+        .insert("L4_q".into(), npy("<f4", &[2, 1, 1], &[0; 8]));
+    assert_eq!(files.error(), "arrays.npz: array `L4_k`: is missing");
+    files
+        .arrays
+        .insert("L4_k".into(), npy("<f4", &[3, 1, 1], &[0; 12]));
+    assert_eq!(
+        files.error(),
+        "arrays.npz: array `L4_k`: a layer's shape is [3, 1, 1], which does not go with queries of [2, 1, 1]"
+    );
+    files
+        .arrays
+        .insert("L4_k".into(), npy("<f4", &[1, 1, 1], &[0; 4]));
+    assert_eq!(
+        files.error(),
+        "case.json: case 13: `shape` names 4 heads, the arrays have 1"
+    );
+}
+
+#[test]
+fn what_is_wrong_with_a_mask_is_said() {
+    let mut files = Files::of(&[13]);
+    files.arrays.remove("c013_keep");
+    assert_eq!(files.error(), "arrays.npz: array `c013_keep`: is missing");
+    files
+        .arrays
+        .insert("c013_keep".into(), npy("|u1", &[2, 4, 11], &[0; 88]));
+    assert_eq!(
+        files.error(),
+        "arrays.npz: array `c013_keep`: its shape is [2, 4, 11], not [2, 4, 12] for a mask of [2, 4, 96]"
+    );
+    files.cases[0]["shape"] = json!([2, 0, 96]);
+    assert_eq!(files.error(), "case.json: case 13: `shape` is [2, 0, 96]");
+    files.cases[0]["shape"] = json!([96]);
+    assert_eq!(
+        files.error(),
+        "case.json: case 13: `shape` is [96], not [layers, heads, tokens]"
+    );
+    let mut files = Files::of(&[203]);
+    files.cases[0]["params"]["prefill"] = 49.into();
+    assert_eq!(
+        files.error(),
+        "case.json: case 203: a prompt of 49 tokens and 49 masks do not fit 96 tokens"
+    );
+}
+
+/// `floats` in an array of these dimensions.
+fn floats(dims: &[usize], numbers: &[f32]) -> Vec<u8> {
+    let bytes: Vec<u8> = numbers
+        .iter()
+        .flat_map(|number| number.to_le_bytes())
+        .collect();
+    npy("<f4", dims, &bytes)
+}
+
+/// H2O with two heavy tokens and a recent one, one dimension. Query 1 looks at token 0 alone and all others look everywhere alike, so
+/// tokens 1 and 2 have the same score at every step.
+fn tie_while_decoding(masks: [u8; 3]) -> Outcome {
+    let case = json!({
+        "id": 1, "method": "h2o(running,real drop)", "source": "H2O utils_real_drop",
+        "params": {"prefill": 3, "hh_size": 2, "recent_size": 1},
+        "keep": "keep", "shape": [1, 3, 1, 5], "granularity": "kv_head",
+    });
+    let arrays = [
+        ("q", floats(&[1, 1, 5, 1], &[0.0, 200.0, 0.0, 0.0, 0.0])),
+        ("k", floats(&[1, 1, 5, 1], &[1.0, 0.0, 0.0, 0.0, 0.0])),
+        ("keep", npy("|u1", &[1, 3, 1, 1], &masks)),
+    ];
+    Files::made(case, &arrays).only()
+}
+
+#[test]
+fn ties_while_decoding_are_followed() {
+    let ours = tie_while_decoding([0b1110_0000, 0b1101_0000, 0b1100_1000]);
+    assert_eq!(ours.verdict, Verdict::Equal, "{ours}");
+    // Token 1 goes in place of token 2, and stays away.
+    let theirs = tie_while_decoding([0b1110_0000, 0b1011_0000, 0b1010_1000]);
+    assert_eq!(theirs.verdict, Verdict::Tied, "{theirs}");
+    assert_eq!(
+        theirs.detail,
+        "2 bits differ, in 1 of 3 rows, where the scores at the cut are equal within 1e-6"
+    );
+    // It cannot come back, and token 0 is no tie.
+    for masks in [
+        [0b1110_0000, 0b1011_0000, 0b1100_1000],
+        [0b1110_0000, 0b0111_0000, 0b1100_1000],
+    ] {
+        let outcome = tie_while_decoding(masks);
+        assert_eq!(outcome.verdict, Verdict::Differs, "{outcome}");
+    }
+}
