@@ -120,7 +120,7 @@ impl Tally {
             Verdict::Differs
         } else if tied > 0 {
             remarks.push(format!(
-                "{} bits differ, in {tied} of {rows} rows, where the scores at the cut are equal within 1e-6{}",
+                "{} bits differ, in {tied} of {rows} rows, where the scores at the cut are equal within 1e-5{}",
                 self.tied_bits,
                 evidence(case)
             ));

@@ -22,7 +22,7 @@
 //! | [`Verdict::Tied`] | other tokens, and both sets are right | skipped |
 //! | [`Verdict::Unsupported`] | there is nothing to compare | skipped |
 //!
-//! A tie has to be shown: raise the score of every token that the reference keeps, and lower that of every other, by at most 5e-7 of
+//! A tie has to be shown: raise the score of every token that the reference keeps, and lower that of every other, by at most 5e-6 of
 //! itself, and the policy has to keep just what the reference keeps. So the reference's answer is the policy's own for
 //! scores that differ from ours by no more than rounding does.
 //!
