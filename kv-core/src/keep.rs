@@ -380,26 +380,9 @@ fn across_heads(view: &LayerView<'_>, total: usize, floor: usize, recent: usize)
     let heads: Vec<Candidates> = (0..view.heads())
         .map(|head| Candidates::of(view, head, recent))
         .collect();
-    let mut counts: Vec<usize> = heads
-        .iter()
-        .map(|head| floor.min(head.slots.len()))
-        .collect();
-    let taken: usize = heads
-        .iter()
-        .zip(&counts)
-        .map(|(head, count)| head.window.len() + count)
-        .sum();
-    // What competes: every head's candidates beyond its floor, best first within the head, then lower head.
-    let mut rest: Vec<(f32, usize)> = Vec::new();
-    for (index, head) in heads.iter().enumerate() {
-        let mut order: Vec<usize> = (0..head.slots.len()).collect();
-        order.sort_unstable_by(|&a, &b| select::rank((head.scores[a], a), (head.scores[b], b)));
-        rest.extend(order.iter().skip(floor).map(|&i| (head.scores[i], index)));
-    }
-    let scores: Vec<f32> = rest.iter().map(|&(score, _)| score).collect();
-    for winner in select::top(&scores, total.saturating_sub(taken)) {
-        counts[rest[winner].1] += 1;
-    }
+    let scores: Vec<&[f32]> = heads.iter().map(|head| head.scores.as_slice()).collect();
+    let windows: usize = heads.iter().map(|head| head.window.len()).sum();
+    let counts = select::counts_across(&scores, total.saturating_sub(windows), floor);
     heads
         .iter()
         .enumerate()

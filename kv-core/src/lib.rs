@@ -66,6 +66,6 @@ pub use pool::{Full, OwnedPage, PagePool, PoolUsage, Reservation, SharedPage};
 pub use profile::ProfileFile;
 pub use registry::{Description, Registry};
 pub use score::{Pooling, ScoreKind, WindowedScore};
-pub use select::{rank, top};
+pub use select::{counts_across, rank, top};
 pub use table::{HeadTable, Page, Place};
 pub use view::{LayerView, Phase};

@@ -36,12 +36,79 @@ pub fn top(scores: &[f32], count: usize) -> Vec<usize> {
     best
 }
 
+/// How many of each row are kept if each keeps its `floor` best, and then the best of all that is left are taken until
+/// `total` are kept. Equal scores go to the lower row.
+///
+/// Rows are the heads of a layer, or, for a ranking across layers, those of all layers, layer by layer: the lower layer
+/// wins, then the lower head. A row keeps its best by [`top`].
+///
+/// ```
+/// let heads: [&[f32]; 2] = [&[0.3, 0.25, 0.2, 0.15], &[0.4, 0.04, 0.03, 0.02]];
+/// assert_eq!(kv_core::counts_across(&heads, 4, 0), [3, 1]);
+/// assert_eq!(kv_core::counts_across(&heads, 4, 2), [2, 2]);
+/// ```
+#[must_use]
+pub fn counts_across(rows: &[&[f32]], total: usize, floor: usize) -> Vec<usize> {
+    let mut counts: Vec<usize> = rows.iter().map(|row| floor.min(row.len())).collect();
+    let (mut rest, mut owners) = (Vec::new(), Vec::new());
+    for (owner, row) in rows.iter().enumerate() {
+        let mut safe = top(row, floor).into_iter().peekable();
+        for (index, &score) in row.iter().enumerate() {
+            if safe.next_if_eq(&index).is_none() {
+                rest.push(score);
+                owners.push(owner);
+            }
+        }
+    }
+    let left = total.saturating_sub(counts.iter().sum());
+    for winner in top(&rest, left) {
+        counts[owners[winner]] += 1;
+    }
+    counts
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    #[test]
+    fn across_layers_the_lower_layer_and_then_the_lower_head_wins() {
+        let (high, low, nan) = ([0.5, 0.5, 0.1], [0.5, 0.2, 0.1], [f32::NAN, 0.5, f32::NAN]);
+        let rows: [&[f32]; 4] = [&low, &high, &nan, &high];
+        assert_eq!(counts_across(&rows, 1, 0), [1, 0, 0, 0]);
+        assert_eq!(counts_across(&rows, 3, 0), [1, 2, 0, 0]);
+        assert_eq!(counts_across(&rows, 4, 0), [1, 2, 1, 0]);
+        assert_eq!(counts_across(&rows, 4, 1), [1, 1, 1, 1]);
+        assert_eq!(counts_across(&rows, 99, 1), [3; 4]);
+        assert_eq!(counts_across(&rows, 0, 2), [2; 4], "the floor is never cut");
+    }
+
     proptest! {
+        /// Sorting everything beyond the floors gives the same counts.
+        #[test]
+        fn counts_agree_with_sorting_everything(
+            rows in prop::collection::vec(prop::collection::vec((0_u8..9).prop_map(f32::from), 0..20), 1..7),
+            total in 0_usize..140,
+            floor in 0_usize..6,
+        ) {
+            let rows: Vec<&[f32]> = rows.iter().map(Vec::as_slice).collect();
+            let mut rest = Vec::new();
+            let mut slow = vec![0; rows.len()];
+            for (owner, row) in rows.iter().enumerate() {
+                let mut order: Vec<usize> = (0..row.len()).collect();
+                order.sort_by(|&a, &b| rank((row[a], a), (row[b], b)));
+                slow[owner] = floor.min(row.len());
+                rest.extend(order.iter().skip(floor).map(|&index| (row[index], owner, index)));
+            }
+            rest.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)).then(a.2.cmp(&b.2)));
+            let left = total.saturating_sub(slow.iter().sum());
+            for &(_, owner, _) in rest.iter().take(left) {
+                slow[owner] += 1;
+            }
+            prop_assert_eq!(counts_across(&rows, total, floor), slow);
+        }
+
         #[test]
         fn agrees_with_sorting_everything(
             scores in prop::collection::vec(prop_oneof![

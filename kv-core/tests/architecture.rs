@@ -71,6 +71,7 @@ fn dependencies_point_inwards() {
         let allowed = match name.as_str() {
             "kv-core" | "kv-hook" | "kv-patch" => BTreeSet::new(),
             "attention-kernels" => core.clone(),
+            "kv-conform" => BTreeSet::from(["kv-core", "attention-kernels"].map(str::to_owned)),
             policy if policy.starts_with("kv-policy-") => core.clone(),
             _ => continue,
         };

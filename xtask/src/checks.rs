@@ -23,7 +23,13 @@ use crate::{
 /// The package that has one feature per policy.
 const FACADE: &str = "mistralrs-kv";
 /// Packages that need no engine; the policies are found by their folder.
-const LIGHT: [&str; 4] = ["kv-core", "attention-kernels", "kv-hook", "kv-patch"];
+const LIGHT: [&str; 5] = [
+    "kv-core",
+    "attention-kernels",
+    "kv-conform",
+    "kv-hook",
+    "kv-patch",
+];
 /// Features that compile only where a tool is installed.
 const NEEDS_TOOL: [(&str, &str); 1] = [("cuda", "nvcc")];
 const XTASK: [&str; 2] = ["--manifest-path", "xtask/Cargo.toml"];

@@ -1,5 +1,5 @@
 //! How many tokens besides the window each head of a layer is given.
-use kv_core::{LayerView, apportion, top};
+use kv_core::{LayerView, apportion, counts_across, top};
 
 /// Scores of each head's tokens outside the `window` newest, oldest first.
 pub(crate) fn ranked(view: &LayerView<'_>, window: usize) -> Vec<Vec<f32>> {
@@ -18,22 +18,8 @@ pub(crate) fn ranked(view: &LayerView<'_>, window: usize) -> Vec<Vec<f32>> {
 ///
 /// Equal scores go to the lower head, as in [`kv_core::KeepPlan::top_across_heads`].
 pub(crate) fn counts(scores: &[Vec<f32>], total: usize, floor: usize) -> Vec<usize> {
-    let mut counts: Vec<usize> = scores.iter().map(|row| floor.min(row.len())).collect();
-    let (mut rest, mut owners) = (Vec::new(), Vec::new());
-    for (head, row) in scores.iter().enumerate() {
-        let mut safe = top(row, floor).into_iter().peekable();
-        for (index, &score) in row.iter().enumerate() {
-            if safe.next_if_eq(&index).is_none() {
-                rest.push(score);
-                owners.push(head);
-            }
-        }
-    }
-    let left = total.saturating_sub(counts.iter().sum());
-    for winner in top(&rest, left) {
-        counts[owners[winner]] += 1;
-    }
-    counts
+    let rows: Vec<&[f32]> = scores.iter().map(Vec::as_slice).collect();
+    counts_across(&rows, total, floor)
 }
 
 /// Multiplies every head's scores by the part of their sum that its `base` best hold.
