@@ -39,7 +39,23 @@ impl Desk {
             "policy = \"streaming-llm\"\nbudget = \"none\"\n",
         )
         .expect("writes");
+        desk.write_profiles();
         desk
+    }
+
+    /// Profiles of heads that do not fit the model of two layers, two KV heads and four query heads.
+    fn write_profiles(&self) {
+        let files = [
+            ("row.tsv", "1.0\t0.0\n"),
+            ("nan.tsv", "1.0\t0.0\n0.5\tnan\n"),
+            ("columns.tsv", "1.0\t0.0\t0.5\n0.0\t1.0\t0.5\n"),
+            ("cut.json", r#"{"0-0": [0.1, 0.2], "0-1": [0"#),
+            ("negative.json", r#"{"0-0": [0.1, -0.2]}"#),
+            ("some.json", r#"{"0-0": [0.1], "0-1": [0.2]}"#),
+        ];
+        for (name, text) in files {
+            fs::write(self.file(name), text).expect("writes");
+        }
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -50,9 +66,9 @@ impl Desk {
     fn run(&self, arguments: &str) -> Output {
         let words = arguments
             .split_whitespace()
-            .map(|word| match word.strip_prefix('@') {
-                Some(name) => self.file(name).into_os_string(),
-                None => word.into(),
+            .map(|word| match word.split_once('@') {
+                Some((before, name)) => format!("{before}{}", self.file(name).display()),
+                None => word.to_owned(),
             });
         Command::new(env!("CARGO_BIN_EXE_mistralrs-kv"))
             .arg("run")
@@ -73,7 +89,7 @@ const CASES: &[(&str, &[&str])] = &[
     ("-m @bare.gguf -p hi", &["bare.gguf", "`llama.block_count`"]),
     (
         "-m @good.gguf -p hi --policy streming-llm",
-        &["`streming-llm`", "keep-all, streaming-llm"],
+        &["`streming-llm`", "keep-all", "streaming-llm"],
     ),
     (
         "-m @good.gguf -p hi --policy streaming-llm --set sink=4",
@@ -81,7 +97,7 @@ const CASES: &[(&str, &[&str])] = &[
     ),
     (
         "-m @good.gguf -p hi --policy streaming-llm --set sinks=many",
-        &["many", "expected usize"],
+        &["`sinks`", "many", "expected usize"],
     ),
     (
         "-m @good.gguf -p hi --policy streaming-llm --set sinks",
@@ -122,6 +138,67 @@ const CASES: &[(&str, &[&str])] = &[
     (
         "-m @good.gguf -p hi --policy keep-all --budget 64",
         &["`budget` is 64", "keep-all"],
+    ),
+    (
+        "-m @good.gguf -p hi --policy snap-kv --budget 32",
+        &["`window` is 32", "below the 32 tokens"],
+    ),
+    (
+        "-m @good.gguf -p hi --policy snap-kv --set pooling=median",
+        &["`pooling`", "median", "average"],
+    ),
+    (
+        "-m @good.gguf -p hi --policy pyramid-kv --set beta=0.5",
+        &["`beta` is 0.5", "from 1"],
+    ),
+    (
+        "-m @good.gguf -p hi --policy ada-kv --set decode=evict",
+        &["`decode` is evict", "append with `score` = window"],
+    ),
+    (
+        "-m @good.gguf -p hi --policy h2o --budget 64 --set heavy=64",
+        &["`heavy` is 64", "at most"],
+    ),
+    (
+        "-m @good.gguf -p hi --policy duo-attention --budget 25%",
+        &["`budget` is 25%", "sparsity"],
+    ),
+    (
+        "-m @good.gguf -p hi --policy duo-attention --set sparsity=2",
+        &["`sparsity` is 2", "from 0 to 1"],
+    ),
+    (
+        "-m @good.gguf -p hi --policy duo-attention --set profile=/nowhere/heads.tsv",
+        &["/nowhere/heads.tsv", "no such file"],
+    ),
+    (
+        "-m @good.gguf -p hi --policy duo-attention --set profile=@row.tsv",
+        &["row.tsv", "1 rows", "2: one for each layer"],
+    ),
+    (
+        "-m @good.gguf -p hi --policy duo-attention --set profile=@nan.tsv",
+        &["nan.tsv", "line 2, column 2", "`nan`", "a number"],
+    ),
+    (
+        "-m @good.gguf -p hi --policy duo-attention --set profile=@columns.tsv",
+        &[
+            "columns.tsv",
+            "line 1",
+            "3 columns",
+            "2: one for each KV head",
+        ],
+    ),
+    (
+        "-m @good.gguf -p hi --policy head-kv --set profile=@cut.json",
+        &["cut.json", "line 1, column", "EOF"],
+    ),
+    (
+        "-m @good.gguf -p hi --policy head-kv --set profile=@negative.json",
+        &["negative.json", "key `0-0`", "-0.2"],
+    ),
+    (
+        "-m @good.gguf -p hi --policy head-kv --set profile=@some.json",
+        &["some.json", "key `0-2`", "found nothing"],
     ),
     (
         "-m @good.gguf -p hi --budget 64",

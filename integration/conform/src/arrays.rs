@@ -40,9 +40,9 @@ pub(crate) struct LayerShape {
 
 impl Arrays {
     pub(crate) fn open(file: &Path) -> Result<Self, ConformError> {
-        let bytes = fs::read(file).map_err(|source| ConformError::Read {
+        let bytes = fs::read(file).map_err(|error| ConformError::Read {
             file: file.to_owned(),
-            source,
+            error,
         })?;
         let npz = Npz::open(bytes).map_err(|reason| ConformError::Archive {
             file: file.to_owned(),

@@ -57,9 +57,9 @@ impl Bound {
         let mut config = job.config.clone();
         // Lives until the policy has read it.
         let profile = job.profile.as_ref().map(|p| p.write(shape.query_heads));
-        let profile = profile.transpose().map_err(|source| ConformError::Read {
+        let profile = profile.transpose().map_err(|error| ConformError::Read {
             file: std::env::temp_dir(),
-            source,
+            error,
         })?;
         if let Some(file) = &profile {
             let path = file.path().to_string_lossy().into_owned();

@@ -45,9 +45,9 @@ pub(crate) enum Granularity {
 
 impl CaseFile {
     pub(crate) fn read(file: &Path) -> Result<Self, ConformError> {
-        let text = fs::read_to_string(file).map_err(|source| ConformError::Read {
+        let text = fs::read_to_string(file).map_err(|error| ConformError::Read {
             file: file.to_owned(),
-            source,
+            error,
         })?;
         serde_json::from_str(&text).map_err(|error| ConformError::Cases {
             file: file.to_owned(),

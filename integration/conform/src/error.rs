@@ -9,12 +9,12 @@ use kv_core::{CacheError, ConfigError};
 #[non_exhaustive]
 pub enum ConformError {
     /// A file cannot be read.
-    #[error("{}: {source}", file.display())]
+    #[error("{}: {error}", file.display())]
     Read {
         /// The file.
         file: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        error: std::io::Error,
     },
     /// The file of cases does not describe cases.
     #[error("{}: {reason}", file.display())]
