@@ -2,8 +2,11 @@
 //! prompt's tail sees.
 mod common;
 
+use attention_kernels::oracle;
 use candle_core::DType;
-use common::host::{DIM, GROUP, HEADS, Host, LAYERS, expected, relative_error, remembered};
+use common::host::{
+    DIM, GROUP, HEADS, Host, LAYERS, Remembered, SCALE, expected, relative_error, remembered,
+};
 use kv_core::{
     Budget, ConfigError, Geometry, KeepPlan, LayerView, Needs, Observation, Policy, PolicyConfig,
     Registry,
@@ -171,4 +174,128 @@ fn without_a_tail_the_prompt_is_dense() {
             .iter()
             .all(|pass| pass.output.iter().all(|&x| x == 1.0))
     );
+}
+
+/// H2O as the paper says it, on one head: scores of all tokens held, in `f64`.
+struct HeavyHitters {
+    heavy: usize,
+    recent: usize,
+    /// Position and accumulated attention, oldest first.
+    held: Vec<(usize, f64)>,
+}
+
+impl HeavyHitters {
+    /// Keeps the `recent` newest and the `heavy` best others.
+    fn evict(&mut self) {
+        if self.held.len() <= self.heavy + self.recent {
+            return;
+        }
+        let window = self.held.split_off(self.held.len() - self.recent);
+        self.held
+            .sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        self.held.truncate(self.heavy);
+        self.held.sort_by_key(|&(position, _)| position);
+        self.held.extend(window);
+    }
+
+    fn positions(&self) -> Vec<usize> {
+        self.held.iter().map(|&(position, _)| position).collect()
+    }
+}
+
+/// Softmax weights of one query over the keys at `positions`.
+fn weights(keys: &[f32], query: &[f32], positions: &[usize]) -> Vec<f64> {
+    let rows = positions
+        .iter()
+        .flat_map(|&p| &keys[p * DIM..(p + 1) * DIM]);
+    let rows: Vec<f32> = rows.copied().collect();
+    let scores = oracle::scores(&rows, query, SCALE, None);
+    let highest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let weights: Vec<f64> = scores.iter().map(|s| (s - highest).exp()).collect();
+    let sum: f64 = weights.iter().sum();
+    weights.iter().map(|w| w / sum).collect()
+}
+
+/// Evicting after each step, as the authors do, and evicting when the next token needs the slot, as we do, show every step
+/// the same keys.
+#[test]
+fn h2o_attends_to_what_the_paper_keeps() {
+    const PROMPT: usize = 40;
+    const BUDGET: usize = 17;
+    let seed: u64 = rand::random();
+    let config = CacheConfig::new("h2o").budget(Budget::Tokens(BUDGET));
+    let mut host = Host::new(config, DType::F32, seed);
+    let mut sequences = [remembered(3)];
+    host.pass(&mut sequences, PROMPT, true);
+    let text = |sequence: &Remembered, layer: usize, head: usize, token: usize| {
+        let row = |rows: &[f32]| rows[token * DIM..(token + 1) * DIM].to_vec();
+        let heads = head * GROUP..(head + 1) * GROUP;
+        heads
+            .map(|q| row(&sequence.queries[layer][q]))
+            .collect::<Vec<_>>()
+    };
+    let mut heads: Vec<HeavyHitters> = (0..LAYERS * HEADS)
+        .map(|index| {
+            let (layer, head) = (index / HEADS, index % HEADS);
+            let mut held: Vec<(usize, f64)> = (0..PROMPT).map(|p| (p, 0.0)).collect();
+            for token in 0..PROMPT {
+                let seen: Vec<usize> = (0..=token).collect();
+                for query in text(&sequences[0], layer, head, token) {
+                    let keys = &sequences[0].keys[layer][head];
+                    for (position, weight) in weights(keys, &query, &seen).iter().enumerate() {
+                        held[position].1 += weight;
+                    }
+                }
+            }
+            let mut head = HeavyHitters {
+                heavy: 8,
+                recent: 8,
+                held,
+            };
+            head.evict();
+            head
+        })
+        .collect();
+    for step in 0..40 {
+        let passes = host.pass(&mut sequences, 1, false);
+        let token = PROMPT + step;
+        for (index, model) in heads.iter_mut().enumerate() {
+            let (layer, head) = (index / HEADS, index % HEADS);
+            model.held.push((token, 0.0));
+            let seen = model.positions();
+            assert!(seen.len() <= BUDGET);
+            for (group, query) in text(&sequences[0], layer, head, token).iter().enumerate() {
+                let want = expected(&sequences[0], layer, head, &seen, query);
+                let row = &passes[layer].output[(head * GROUP + group) * DIM..][..DIM];
+                let error = relative_error(row, &want);
+                assert!(
+                    error <= 1e-5,
+                    "step {step}, layer {layer}, head {head}: {error} (seed {seed})"
+                );
+                let keys = &sequences[0].keys[layer][head];
+                for (entry, weight) in model.held.iter_mut().zip(weights(keys, query, &seen)) {
+                    entry.1 += weight;
+                }
+            }
+            model.evict();
+        }
+    }
+}
+
+/// Prompts of different lengths in one padded batch are compressed as each would be alone.
+#[test]
+fn padding_is_never_observed() {
+    for policy in ["h2o", "ada-kv", "snap-kv"] {
+        let config = CacheConfig::new(policy).budget(Budget::Tokens(40));
+        let seed: u64 = rand::random();
+        let lens = [70, 45];
+        let together = Host::new(config.clone(), DType::F32, seed).padded(&lens, seed, &[0, 1]);
+        for (index, output) in together.iter().enumerate() {
+            let alone = Host::new(config.clone(), DType::F32, seed).padded(&lens, seed, &[index]);
+            assert_eq!(
+                &alone[0], output,
+                "{policy}, sequence {index} (seed {seed})"
+            );
+        }
+    }
 }

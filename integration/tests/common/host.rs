@@ -80,6 +80,69 @@ impl Host {
         (tensor, held.and_then(|t| t.to_vec1()).expect("reads back"))
     }
 
+    /// Reads the prompts `of` those with `lens` in one padded batch, decodes a token of each, and returns each sequence's
+    /// attention of that step in the last layer. The same seed makes the same prompts; the padding is no number.
+    pub(crate) fn padded(self, lens: &[usize], seed: u64, of: &[usize]) -> Vec<Vec<f32>> {
+        let longest = of.iter().map(|&index| lens[index]).max().expect("some");
+        let mut last = Vec::new();
+        for layer in 0..LAYERS {
+            for (tokens, first) in [(longest, true), (1, false)] {
+                let fill = |kind: u64, heads: usize| {
+                    let mut numbers = Vec::new();
+                    for &index in of {
+                        let new = if first { lens[index] } else { 1 };
+                        let stream = (index as u64) << 32 | (layer as u64) << 8 | kind;
+                        let mut rng = ChaCha8Rng::seed_from_u64(seed ^ stream ^ u64::from(first));
+                        for _ in 0..heads {
+                            let row = (0..new * DIM).map(|_| rng.random_range(-2.0..2.0_f32));
+                            numbers.extend(row);
+                            numbers.resize(numbers.len() + (tokens - new) * DIM, f32::NAN);
+                        }
+                    }
+                    Tensor::from_vec(numbers, (of.len(), heads, tokens, DIM), &Device::Cpu)
+                        .expect("a tensor")
+                };
+                let (queries, keys, values) =
+                    (fill(1, HEADS * GROUP), fill(2, HEADS), fill(3, HEADS));
+                let new = |&index: &usize| if first { lens[index] } else { 1 };
+                let start = |&index: &usize| if first { 0 } else { lens[index] };
+                let batch = Batch {
+                    runtime: Handle::new(self.runtime.clone()),
+                    seq_ids: of.to_vec(),
+                    is_prompt: first,
+                    positions: of.iter().map(start).collect(),
+                    new_lens: of.iter().map(new).collect(),
+                };
+                for &index in of {
+                    let room = self.runtime.reserve(index, start(&index) + new(&index));
+                    room.expect("the pool has room");
+                }
+                let call = LayerCall {
+                    cache: self.caches[layer],
+                    batch: &batch,
+                    queries: &queries,
+                    keys: &keys,
+                    values: &values,
+                    softmax_scale: SCALE,
+                    softcap: None,
+                    sliding_window: None,
+                };
+                if first {
+                    let dense = self.runtime.prompt(&call, queries.clone());
+                    dense.expect("the prompts are kept");
+                } else {
+                    let out = self.runtime.decode(&call).expect("a decode step");
+                    let out = out.flatten_all().and_then(|t| t.to_vec1::<f32>());
+                    let out = out.expect("reads back");
+                    let one = HEADS * GROUP * DIM;
+                    last = out.chunks_exact(one).map(<[f32]>::to_vec).collect();
+                    assert!(last.iter().flatten().all(|x| x.is_finite()));
+                }
+            }
+        }
+        last
+    }
+
     /// One pass over all layers for sequences of equal new length; returns each layer's attention. A prompt's dense
     /// attention is made of ones, so that what the runtime puts in its place is seen.
     pub(crate) fn pass(
