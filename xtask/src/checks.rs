@@ -174,7 +174,14 @@ impl Checks<'_> {
         if !found {
             return;
         }
-        let check = ["check", "--release", "-p", FACADE, "--no-default-features"];
+        let check = [
+            "check",
+            "--release",
+            "--tests",
+            "-p",
+            FACADE,
+            "--no-default-features",
+        ];
         self.check("no feature", &check);
         for feature in &features {
             let name = format!("feature `{feature}` alone");
