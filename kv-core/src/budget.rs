@@ -121,7 +121,8 @@ impl From<Budget> for String {
 impl Budget {
     /// Tokens per KV head for a prompt of `prompt` tokens, at least 1. [`Budget::Full`] is `usize::MAX`.
     ///
-    /// A share is rounded down. Bytes buy whole pages for every head, so that what is held stays within them.
+    /// A share is rounded down. Bytes buy whole pages for every head, so that heads of equal length stay within them; heads
+    /// that split a layer's tokens may begin a page more each.
     #[must_use]
     pub fn tokens(&self, geometry: &Geometry, prompt: usize) -> usize {
         match *self {

@@ -143,6 +143,16 @@ impl Case {
         reversed
     }
 
+    /// The same layer with the first head in place of every other.
+    pub(super) fn with_equal_heads(&self) -> Self {
+        let mut equal = self.clone();
+        equal.scores = vec![self.scores[0].clone(); self.scores.len()];
+        if let Some(heads) = &mut equal.positions {
+            *heads = vec![heads[0].clone(); heads.len()];
+        }
+        equal
+    }
+
     /// The same layer with scores no two of which are equal.
     pub(super) fn without_ties(&self, dice: &mut Dice) -> Self {
         let mut distinct: Vec<u16> = (0..u16::MAX).take(self.lens().iter().sum()).collect();

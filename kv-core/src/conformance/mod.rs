@@ -45,6 +45,7 @@ pub use failure::Failure;
 pub use golden::{Golden, decode, geometry};
 pub use optional::{
     Wrong, budgets_nest, heads_are_alike, keeps_the_best, refuses, rooms_spend_the_budget,
+    ties_go_to_the_lower_head,
 };
 pub use plan::{
     plan_fits_its_bound, plan_is_deterministic, plan_is_even_unless_ragged,

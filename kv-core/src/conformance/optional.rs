@@ -40,6 +40,27 @@ pub fn heads_are_alike<C: PolicyConfig>(configs: &[fn() -> C]) -> Result<(), Fai
     })
 }
 
+/// Heads with the same scores keep the same, but for a token that cannot be divided: it goes to the lower head. Not for a
+/// policy with a table of heads.
+///
+/// # Errors
+///
+/// If it does not hold.
+pub fn ties_go_to_the_lower_head<C: PolicyConfig>(configs: &[fn() -> C]) -> Result<(), Failure> {
+    each(configs, |setup, case, _| {
+        let case = case.without_ties(&mut setup.dice()).with_equal_heads();
+        let kept = resolve(setup, &case, &setup.plan(&case)?, &Pins::default())?;
+        let lens: Vec<usize> = kept.slots.iter().map(Vec::len).collect();
+        let (first, last) = (lens.first().copied(), lens.last().copied());
+        let is_spread = first.unwrap_or(0) - last.unwrap_or(0).min(first.unwrap_or(0)) > 1;
+        if !lens.is_sorted_by(|a, b| a >= b) || is_spread {
+            let reason = format!("keeps {lens:?} tokens of heads with the same scores");
+            return Err(setup.failure(case, reason));
+        }
+        Ok(())
+    })
+}
+
 /// Outside the newest tokens that it keeps, a head keeps the best by score: no token that is dropped ranks before one
 /// that is kept, and of equal scores the lower position stays. For methods that rank; one that keeps sinks or sentences
 /// does not have it.

@@ -137,6 +137,12 @@ pub fn plan_is_deterministic<C: PolicyConfig>(configs: &[fn() -> C]) -> Result<(
             if setup.policy.needs() != setup.needs {
                 return Err(setup.failure(case, "changes its needs"));
             }
+            let room = setup.room(case.layer, case.prompt);
+            if setup.room(case.layer, case.prompt) != room
+                || fresh.room(case.layer, case.prompt) != room
+            {
+                return Err(setup.failure(case, "gives the same layer two rooms"));
+            }
         }
     }
     Ok(())

@@ -47,7 +47,7 @@ refuses [
     Wrong::new("sinks", r#"{"sinks": 64}"#).under(Budget::Tokens(64)),
 ]);
 kv_core::conformance!(right_scores, ScoresConfig::<scores::Nothing>::default;
-also heads_are_alike, keeps_the_best, rooms_spend_the_budget);
+also heads_are_alike, keeps_the_best, rooms_spend_the_budget, ties_go_to_the_lower_head);
 
 /// Why a property does not hold of a policy: what it says, or the panic that it could not make into words.
 fn killed<C: PolicyConfig>(property: Property<C>, configs: &[fn() -> C]) -> Option<String> {
@@ -115,6 +115,8 @@ mutants! {
     grows_to_an_even_limit_in_the_ledger: ScoresConfig<scores::EvenLimits>, replay_keeps_every_byte, "its bound is";
     keeps_the_lowest: ScoresConfig<scores::Lowest>, keeps_the_best, "and drops position";
     of_equals_keeps_the_later: ScoresConfig<scores::LaterWins>, keeps_the_best, "and drops position";
+    gives_an_equal_head_less: ScoresConfig<scores::LastHeadWins>, ties_go_to_the_lower_head, "with the same scores";
+    changes_its_room: ScoresConfig<scores::ChangesRoom>, plan_is_deterministic, "two rooms";
     wastes_a_token: ScoresConfig<scores::Saves>, rooms_spend_the_budget, "of a budget of";
     spends_a_token_too_many: ScoresConfig<scores::Overspends>, rooms_spend_the_budget, "of a budget of";
     spends_more_than_a_fixed_budget: ScoresConfig<scores::Overspends>, plan_fits_its_bound, "accepts a budget of";

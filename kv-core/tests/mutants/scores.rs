@@ -1,5 +1,8 @@
 //! The best scores of all heads together, right and wrong.
-use std::marker::PhantomData;
+use std::{
+    marker::PhantomData,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use kv_core::{
     Budget, ConfigError, Geometry, Growth, KeepPlan, LayerView, Needs, Observation, Pins, Policy,
@@ -7,7 +10,7 @@ use kv_core::{
 };
 use serde::{Deserialize, Serialize};
 
-crate::faults! { Nothing FloorTwice SaysEven EvenLimits NoWindow Lowest LaterWins Saves Overspends }
+crate::faults! { Nothing FloorTwice SaysEven EvenLimits NoWindow Lowest LaterWins Saves Overspends LastHeadWins ChangesRoom }
 
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default, bound = "")]
@@ -20,6 +23,7 @@ pub(crate) struct ScoresConfig<F: Wrong> {
 pub(crate) struct Scores {
     fault: Fault,
     heads: usize,
+    calls: AtomicUsize,
 }
 
 impl<F: Wrong> PolicyConfig for ScoresConfig<F> {
@@ -31,6 +35,7 @@ impl<F: Wrong> PolicyConfig for ScoresConfig<F> {
         Ok(Scores {
             fault: F::FAULT,
             heads: geometry.kv_heads,
+            calls: AtomicUsize::new(0),
         })
     }
 }
@@ -46,6 +51,10 @@ impl Policy for Scores {
     fn room(&self, _: usize, _: usize, budget: usize) -> Room {
         match self.fault {
             Fault::SaysEven => Room::Each(budget),
+            Fault::ChangesRoom => {
+                let call = self.calls.fetch_add(1, Ordering::Relaxed);
+                Room::Together(budget.saturating_mul(self.heads) - call % 2)
+            }
             Fault::Saves => Room::Together(budget.saturating_mul(self.heads) - 1),
             Fault::Overspends => Room::Together(budget.saturating_mul(self.heads) + 1),
             _ => Room::Together(budget.saturating_mul(self.heads)),
@@ -65,6 +74,7 @@ impl Policy for Scores {
         match self.fault {
             Fault::FloorTwice => keep.top_across_heads(total + heads * floor, floor, recent),
             Fault::Lowest if (0..heads).map(|head| view.len(head)).sum::<usize>() <= total => {}
+            Fault::LastHeadWins => last_head_wins(view, keep),
             Fault::LaterWins => later_wins(view, keep),
             Fault::Lowest => (0..heads).for_each(|head| keep.slots(head, lowest(view, head))),
             _ => keep.top_across_heads(total, floor, recent),
@@ -80,6 +90,14 @@ impl Policy for Scores {
             };
             keep.grow(head, Growth::EvictLowest { limit, recent: 1 });
         }
+    }
+}
+
+/// Equal shares, and a token less for the first head.
+fn last_head_wins(view: &LayerView<'_>, keep: &mut KeepPlan) {
+    for head in 0..view.heads() {
+        let less = usize::from(head == 0 && view.budget > 1);
+        keep.top(head, view.budget - 1 - less, 1);
     }
 }
 

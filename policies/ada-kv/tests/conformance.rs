@@ -6,6 +6,7 @@ use kv_core::{
 use kv_policy_ada_kv::{AdaKvConfig, Decode, Safeguard, SplitRounding};
 
 kv_core::conformance!(kit, [AdaKvConfig::default, guaranteed, a_weighed_pyramid, evicting, evicting_guaranteed];
+also keeps_the_best, rooms_spend_the_budget, ties_go_to_the_lower_head;
 refuses [
     Wrong::new("window", r#"{"window": 0}"#),
     Wrong::new("window", r#"{"window": 64}"#).under(Budget::Tokens(64)),

@@ -3,7 +3,7 @@ use kv_core::{Budget, Reduce, conformance::Wrong};
 use kv_policy_h2o::{Decode, H2oConfig, Score};
 
 kv_core::conformance!(kit, [H2oConfig::default, sizes, window_of_four, mostly_heavy, the_largest_of_a_group, prompt_only];
-also heads_are_alike, budgets_nest;
+also heads_are_alike, budgets_nest, keeps_the_best, ties_go_to_the_lower_head;
 refuses [
     Wrong::new("heavy_share", r#"{"heavy": null, "recent": null, "heavy_share": 1.5}"#).under(Budget::Tokens(64)),
     Wrong::new("heavy_share", r#"{"heavy": 8, "recent": null, "heavy_share": 0.25}"#).under(Budget::Tokens(64)),

@@ -3,7 +3,7 @@ use kv_core::{Budget, LayerShares, Pooling, Reduce, ScoreKind, conformance::Wron
 use kv_policy_head_kv::{HeadGroup, HeadKvConfig, Rounding};
 
 kv_core::conformance!(kit, [HeadKvConfig::default, pyramid, as_the_authors, accumulated];
-also heads_are_alike;
+also heads_are_alike, keeps_the_best, rooms_spend_the_budget, ties_go_to_the_lower_head;
 refuses [
     Wrong::new("window", r#"{"window": 0}"#),
     Wrong::new("window", r#"{"window": 64}"#).under(Budget::Tokens(64)),

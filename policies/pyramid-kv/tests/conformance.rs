@@ -3,7 +3,7 @@ use kv_core::{Budget, Pooling, PyramidRounding, Reduce, ReductionOrder, conforma
 use kv_policy_pyramid_kv::PyramidKvConfig;
 
 kv_core::conformance!(kit, [PyramidKvConfig::default, the_authors, like_kvpress, steep];
-also heads_are_alike;
+also heads_are_alike, keeps_the_best, rooms_spend_the_budget, ties_go_to_the_lower_head;
 refuses [
     Wrong::new("window", r#"{"window": 0}"#),
     Wrong::new("window", r#"{"window": 64}"#).under(Budget::Tokens(64)),

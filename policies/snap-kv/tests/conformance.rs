@@ -3,7 +3,7 @@ use kv_core::{Budget, Pooling, Reduce, ReductionOrder, conformance::Wrong};
 use kv_policy_snap_kv::SnapKvConfig;
 
 kv_core::conformance!(kit, [SnapKvConfig::default, a_small_window, like_kvpress, unpooled];
-also heads_are_alike, budgets_nest;
+also heads_are_alike, budgets_nest, keeps_the_best, rooms_spend_the_budget, ties_go_to_the_lower_head;
 refuses [
     Wrong::new("window", r#"{"window": 0}"#),
     Wrong::new("window", r#"{"window": 64}"#).under(Budget::Tokens(64)),
