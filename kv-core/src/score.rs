@@ -78,11 +78,11 @@ impl WindowedScore {
                 "at least 1: the newest token is always kept".into(),
             );
         }
-        if self.window >= most {
+        if self.window > most {
             return refuse(
                 "window",
                 self.window,
-                format!("below the {most} tokens that a head may hold"),
+                format!("at most the {most} tokens that a head may hold"),
             );
         }
         if self.kernel.is_multiple_of(2) || self.kernel > geometry.max_positions {
@@ -111,7 +111,7 @@ impl WindowedScore {
             observation,
             reduction: self.reduction(),
             appends: true,
-            min_tokens: self.window + 1,
+            min_tokens: self.window,
             ..Needs::NONE
         }
     }

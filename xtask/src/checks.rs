@@ -174,20 +174,16 @@ impl Checks<'_> {
         if !found {
             return;
         }
-        let check = [
-            "check",
-            "--release",
-            "--tests",
-            "-p",
-            FACADE,
-            "--no-default-features",
-        ];
-        self.check("no feature", &check);
+        let alone = ["--release", "-p", FACADE, "--no-default-features"];
+        self.check("no feature", &[&["check", "--tests"], &alone[..]].concat());
         for feature in &features {
             let name = format!("feature `{feature}` alone");
             match missing_tool(feature) {
                 Some(tool) => self.skip(&name, &format!("`{tool}` is not installed")),
-                None => self.check(&name, &[&check[..], &["--features", feature]].concat()),
+                None => {
+                    let this = ["--features", feature, "--test", "features"];
+                    self.tests(&name, &[&["test"], &alone[..], &this[..]].concat());
+                }
             }
         }
     }

@@ -140,8 +140,8 @@ const CASES: &[(&str, &[&str])] = &[
         &["`budget` is 64", "keep-all"],
     ),
     (
-        "-m @good.gguf -p hi --policy snap-kv --budget 32",
-        &["`window` is 32", "below the 32 tokens"],
+        "-m @good.gguf -p hi --policy snap-kv --budget 31",
+        &["`window` is 32", "at most the 31 tokens"],
     ),
     (
         "-m @good.gguf -p hi --policy snap-kv --set pooling=median",

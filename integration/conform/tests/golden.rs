@@ -23,7 +23,7 @@ fn counts(report: &Report, of: impl Fn(&str, &str) -> bool) -> [usize; 3] {
 /// Equal, tied and unsupported cases of every group, one list for each file.
 #[expect(clippy::type_complexity, reason = "a table")]
 const GROUPS: [(&str, fn(&str, &str) -> bool, [usize; 3], [usize; 3]); 12] = [
-    // A budget that is not above the window is refused: kvpress keeps a part of the window that its own code does not define.
+    // A budget below the window is refused: kvpress keeps a part of the window that its own code does not define.
     (
         "streaming_llm, kvpress",
         |m, s| kvpress(m, s, "streaming_llm("),
@@ -46,7 +46,7 @@ const GROUPS: [(&str, fn(&str, &str) -> bool, [usize; 3], [usize; 3]); 12] = [
         "pyramidkv, kvpress",
         |m, s| kvpress(m, s, "pyramidkv("),
         [3, 0, 1],
-        [3, 0, 1],
+        [4, 0, 0],
     ),
     (
         "observed_attention, kvpress",
@@ -131,7 +131,7 @@ fn heads_of_16_and_96_tokens() {
 
 #[test]
 fn heads_of_32_and_160_tokens() {
-    check("synth_d32_t160", |group| GROUPS[group].3, [79, 43, 30]);
+    check("synth_d32_t160", |group| GROUPS[group].3, [80, 43, 29]);
 }
 
 /// Where an independent computation that breaks ties in order agrees with the reference to the last bit, so do we.

@@ -9,7 +9,7 @@ kv_core::conformance!(kit, [AdaKvConfig::default, guaranteed, a_weighed_pyramid,
 also keeps_the_best, rooms_spend_the_budget, ties_go_to_the_lower_head;
 refuses [
     Wrong::new("window", r#"{"window": 0}"#),
-    Wrong::new("window", r#"{"window": 64}"#).under(Budget::Tokens(64)),
+    Wrong::new("window", r#"{"window": 65}"#).under(Budget::Tokens(64)),
     Wrong::new("kernel", r#"{"kernel": 4}"#),
     Wrong::new("alpha", r#"{"alpha": -0.1}"#),
     Wrong::new("alpha", r#"{"alpha": 1.1}"#),

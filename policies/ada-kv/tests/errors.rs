@@ -34,8 +34,8 @@ fn alpha_is_no_share() {
 #[test]
 fn the_window_leaves_no_room() {
     assert_eq!(
-        refusal(&json!({}), Budget::Tokens(32)),
-        "policy ada-kv: `window` is 32, must be below the 32 tokens that a head may hold"
+        refusal(&json!({}), Budget::Tokens(31)),
+        "policy ada-kv: `window` is 32, must be at most the 31 tokens that a head may hold"
     );
     assert_eq!(
         refusal(&json!({ "window": 0 }), Budget::Full),

@@ -52,6 +52,11 @@ impl Capacities {
         }
     }
 
+    /// Whether the heads' tokens may sum to another number than the budget.
+    pub(crate) fn drifts(&self) -> bool {
+        self.rounding == Rounding::Authors
+    }
+
     pub(crate) const fn kv_heads(&self) -> usize {
         self.kv_heads
     }

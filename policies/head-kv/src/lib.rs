@@ -67,12 +67,18 @@ impl Policy for HeadKv {
     }
 
     fn notice(&self) -> Option<String> {
-        self.is_neutral.then(|| {
+        let neutral = self.is_neutral.then(|| {
             format!(
                 "the profile `{NEUTRAL}` takes all heads for equal; it was not learned from any model, so that its answers \
                  say nothing about HeadKV's"
             )
-        })
+        });
+        let drift = self.capacities.drifts().then(|| {
+            "`rounding` = authors: the heads' budgets need not sum to the budget, and what a head cannot use is lost"
+                .to_owned()
+        });
+        let notices: Vec<String> = neutral.into_iter().chain(drift).collect();
+        (!notices.is_empty()).then(|| notices.join("; "))
     }
 
     fn plan(&self, view: &LayerView<'_>, keep: &mut KeepPlan) {

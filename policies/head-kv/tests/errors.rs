@@ -38,8 +38,8 @@ fn with_entry(entry: &str) -> String {
 fn numbers_are_out_of_range() {
     for (config, expected) in [
         (
-            json!({ "window": 64 }),
-            "policy head-kv: `window` is 64, must be below the 64 tokens that a head may hold",
+            json!({ "window": 65 }),
+            "policy head-kv: `window` is 65, must be at most the 64 tokens that a head may hold",
         ),
         (
             json!({ "kernel": 6 }),
@@ -101,10 +101,10 @@ fn fields_do_not_go_together() {
 }
 
 #[test]
-fn the_budget_is_no_more_than_the_window() {
+fn the_budget_is_less_than_the_window() {
     assert_eq!(
-        refusal(&json!({}), Budget::Tokens(8)),
-        "policy head-kv: `window` is 8, must be below the 8 tokens that a head may hold"
+        refusal(&json!({}), Budget::Tokens(7)),
+        "policy head-kv: `window` is 8, must be at most the 7 tokens that a head may hold"
     );
 }
 

@@ -6,7 +6,7 @@ kv_core::conformance!(kit, [PyramidKvConfig::default, the_authors, like_kvpress,
 also heads_are_alike, keeps_the_best, rooms_spend_the_budget, ties_go_to_the_lower_head;
 refuses [
     Wrong::new("window", r#"{"window": 0}"#),
-    Wrong::new("window", r#"{"window": 64}"#).under(Budget::Tokens(64)),
+    Wrong::new("window", r#"{"window": 65}"#).under(Budget::Tokens(64)),
     Wrong::new("kernel", r#"{"kernel": 4}"#),
     Wrong::new("beta", r#"{"beta": 0.5}"#),
     Wrong::new("beta", r#"{"beta": -20.0}"#),

@@ -6,8 +6,8 @@ kv_core::conformance!(kit, [SnapKvConfig::default, a_small_window, like_kvpress,
 also heads_are_alike, budgets_nest, keeps_the_best, rooms_spend_the_budget, ties_go_to_the_lower_head;
 refuses [
     Wrong::new("window", r#"{"window": 0}"#),
-    Wrong::new("window", r#"{"window": 64}"#).under(Budget::Tokens(64)),
-    Wrong::new("window", r#"{"window": 4096}"#).under(Budget::Ratio(0.25)),
+    Wrong::new("window", r#"{"window": 65}"#).under(Budget::Tokens(64)),
+    Wrong::new("window", r#"{"window": 4097}"#).under(Budget::Ratio(0.25)),
     Wrong::new("kernel", r#"{"kernel": 0}"#),
     Wrong::new("kernel", r#"{"kernel": 4}"#),
     Wrong::new("kernel", r#"{"kernel": 4097}"#),

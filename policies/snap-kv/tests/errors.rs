@@ -15,12 +15,12 @@ fn refusal(config: &Value, budget: Budget) -> String {
 #[test]
 fn the_window_leaves_no_room() {
     assert_eq!(
-        refusal(&json!({}), Budget::Tokens(32)),
-        "policy snap-kv: `window` is 32, must be below the 32 tokens that a head may hold"
+        refusal(&json!({}), Budget::Tokens(31)),
+        "policy snap-kv: `window` is 32, must be at most the 31 tokens that a head may hold"
     );
     assert_eq!(
-        refusal(&json!({ "window": 4096 }), Budget::Ratio(0.5)),
-        "policy snap-kv: `window` is 4096, must be below the 4096 tokens that a head may hold"
+        refusal(&json!({ "window": 4097 }), Budget::Ratio(0.5)),
+        "policy snap-kv: `window` is 4097, must be at most the 4096 tokens that a head may hold"
     );
     assert_eq!(
         refusal(&json!({ "window": 0 }), Budget::Full),

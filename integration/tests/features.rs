@@ -1,0 +1,62 @@
+//! What must hold of every build, whichever policies it was asked for.
+mod common;
+
+use common::{engine, start, tiny};
+use kv_core::Budget;
+use mistralrs_kv::{CacheConfig, Prompt, Request, policies};
+
+/// Every policy that has a feature, and whether this build has it.
+const FEATURES: [(&str, bool); 7] = [
+    ("ada-kv", cfg!(feature = "ada-kv")),
+    ("duo-attention", cfg!(feature = "duo-attention")),
+    ("h2o", cfg!(feature = "h2o")),
+    ("head-kv", cfg!(feature = "head-kv")),
+    ("pyramid-kv", cfg!(feature = "pyramid-kv")),
+    ("snap-kv", cfg!(feature = "snap-kv")),
+    ("streaming-llm", cfg!(feature = "streaming-llm")),
+];
+
+#[test]
+fn a_build_has_the_policies_of_its_features() {
+    let asked = FEATURES.iter().filter(|(_, is_on)| *is_on);
+    let mut expected: Vec<&str> = asked.map(|(name, _)| *name).collect();
+    expected.push("keep-all");
+    expected.sort_unstable();
+    assert_eq!(policies().names().collect::<Vec<_>>(), expected);
+}
+
+/// A tiny random model answers under each policy of the build, holds less than everything, and gives all pages back.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_policy_of_a_build_runs_in_the_engine() {
+    let folder = tempfile::tempdir().expect("makes a folder");
+    let model = folder.path().join("tiny.gguf");
+    tiny::write(&model, 1);
+    let prompt: Vec<u32> = (0..200).map(|i| i * 7 % (tiny::VOCABULARY - 1)).collect();
+    for name in policies().names().filter(|name| *name != "keep-all") {
+        let config = CacheConfig::new(name);
+        let cache = match name {
+            "duo-attention" => config.set("sinks", 4).set("recent", 28),
+            _ => config.budget(Budget::Tokens(64)),
+        };
+        let engine = start(engine(model.clone(), Some(cache))).await;
+        let request = Request::greedy(Prompt::Tokens(prompt.clone()), 30);
+        let answer = engine.generate(request).await;
+        let answer = answer.unwrap_or_else(|e| panic!("{name} answers: {e:#}"));
+        let report = engine.report(answer.text).expect("a report");
+        let report = report.expect("a policy is configured");
+        assert_eq!(report.generated_tokens, 30, "{name}");
+        assert!(
+            report.pages_held_peak < report.pages_full,
+            "{name} holds {} of {} pages",
+            report.pages_held_peak,
+            report.pages_full
+        );
+        let pool = engine
+            .runtime()
+            .expect("a policy")
+            .stats()
+            .expect("open")
+            .pool;
+        assert_eq!((pool.held, pool.promised), (0, 0), "{name}");
+    }
+}
