@@ -18,13 +18,14 @@
 //! | [`observe_accumulated`] | attention of all prompt queries, reduced to `[H, T]` |
 //! | [`attend_observed`], [`attend_observed_into`] | decode attention, and the attention row of the step for each of its heads |
 //! | [`key_norms`] | Euclidean norms of keys, negated: `[H, T]` |
-//! | select * | the slots that a symbolic plan keeps |
+//! | select * | the slots that a plan keeps; on CPUs the host selects, by [`kv_core::KeepPlan::resolve`] |
 //! | [`copy_rows`] | compact: tokens to other slots of the store |
 //! | shift * | rotate keys to cache-relative positions |
 //!
-//! Ops with a star come later. Each op is a safe function over an argument struct: it checks every shape, length and page number,
-//! and refuses with a [`KernelError`] before it has changed anything. A second backend joins here, under the same names, with the
-//! same argument structs over its own store, and has to pass the same tests against the same [`oracle`].
+//! Ops with a star come later; a select on the device comes with a GPU backend. Each op is a safe function over an argument
+//! struct: it checks every shape, length and page number, and refuses with a [`KernelError`] before it has changed anything. A
+//! second backend joins here, under the same names, with the same argument structs over its own store, and has to pass the same
+//! tests against the same [`oracle`].
 //!
 //! # From a row to attention
 //!

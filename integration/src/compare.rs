@@ -1,7 +1,7 @@
 //! How far a compressed cache moves the model's next-token distribution.
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Tensor};
 
 use crate::{Answer, CacheConfig, Engine, EngineConfig, Prompt, Report, Request, StartError};
@@ -91,7 +91,8 @@ impl Comparison {
     /// The largest divergence, in nats.
     #[must_use]
     pub fn max(&self) -> f64 {
-        self.divergence.iter().copied().fold(0.0, f64::max)
+        let largest = self.divergence.iter().copied().max_by(f64::total_cmp);
+        largest.unwrap_or(0.0)
     }
 }
 
@@ -111,7 +112,12 @@ pub async fn compare(
 ) -> Result<Comparison> {
     let tail = cache.prompt_tail.max(1);
     let full = CacheConfig::new("keep-all").prompt_tail(tail);
-    let reference = start(engine, full).await?;
+    // A pool that was made for the compressed cache need not hold the full one.
+    let roomy = EngineConfig {
+        pool: None,
+        ..engine.clone()
+    };
+    let reference = start(&roomy, full).await?;
     let expected = reference.trace(prompt.clone(), tokens, None).await?;
     drop(reference);
     let policy = start(engine, cache.prompt_tail(tail)).await?;
@@ -119,6 +125,15 @@ pub async fn compare(
     let steps = said.len();
     let got = policy.trace(prompt.clone(), steps, Some(said)).await?;
     let pairs = expected.logits.iter().zip(&got.logits);
+    for (step, (full, compressed)) in pairs.clone().enumerate() {
+        for (cache, row) in [("full", full), ("compressed", compressed)] {
+            let sick = row.iter().filter(|logit| logit.is_nan()).count();
+            ensure!(
+                sick == 0,
+                "{sick} logits of step {step} with the {cache} cache are no numbers"
+            );
+        }
+    }
     let agreements = pairs.clone().filter(|(a, b)| argmax(a) == argmax(b));
     Ok(Comparison {
         divergence: pairs.clone().map(|(a, b)| divergence(a, b)).collect(),
@@ -140,9 +155,11 @@ async fn start(engine: &EngineConfig, cache: CacheConfig) -> Result<Engine, Star
 /// `sum p ln(p / q)` of the distributions that two rows of logits stand for, in nats.
 fn divergence(p: &[f32], q: &[f32]) -> f64 {
     let (p, q) = (log_softmax(p), log_softmax(q));
-    let terms = p.iter().zip(&q).map(|(p, q)| p.exp() * (p - q));
-    // Rounding may leave a hair below zero where the two are the same.
-    terms.sum::<f64>().max(0.0)
+    // A token that cannot come adds nothing.
+    let possible = p.iter().zip(&q).filter(|(p, _)| **p > f64::NEG_INFINITY);
+    let sum: f64 = possible.map(|(p, q)| p.exp() * (p - q)).sum();
+    // Rounding may leave a hair below zero where the two are the same; what is no number stays none.
+    if sum < 0.0 { 0.0 } else { sum }
 }
 
 fn log_softmax(logits: &[f32]) -> Vec<f64> {
@@ -163,5 +180,9 @@ mod tests {
         let want = 0.5 * (2.0_f64 / 3.0).ln() + 0.5 * 2.0_f64.ln();
         assert!((divergence(&[1.0, 1.0], &q) - want).abs() < 1e-7);
         assert_eq!(divergence(&[5.0, -3.0, 2.0], &[5.0, -3.0, 2.0]), 0.0);
+        let never = f32::NEG_INFINITY;
+        assert_eq!(divergence(&[1.0, never], &[1.0, never]), 0.0);
+        assert_eq!(divergence(&[1.0, 1.0], &[1.0, never]), f64::INFINITY);
+        assert!(divergence(&[1.0, f32::NAN], &[1.0, 1.0]).is_nan());
     }
 }

@@ -59,7 +59,7 @@ impl Engine {
         let ended = runtime.take_ended().pop();
         let ended = ended.context("the engine kept no cache for the request")?;
         let mut report = Report::new(runtime.config(), &geometry, ended, text);
-        report.notice = runtime.notice();
+        report.notice = runtime.notice(report.prompt_tokens);
         Ok(Some(report))
     }
 }

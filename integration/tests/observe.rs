@@ -9,7 +9,7 @@ use common::host::{
 };
 use kv_core::{
     Budget, ConfigError, Geometry, KeepPlan, LayerView, Needs, Observation, Policy, PolicyConfig,
-    Registry,
+    Reduce, Reduction, Registry,
 };
 use mistralrs_kv::{CacheConfig, KernelCalls};
 use serde::{Deserialize, Serialize};
@@ -42,6 +42,10 @@ impl Policy for Watcher {
         };
         Needs {
             observation,
+            reduction: Reduction {
+                queries: Reduce::Sum,
+                ..Reduction::MEAN
+            },
             ..Needs::NONE
         }
     }

@@ -1,5 +1,5 @@
 //! How much a sequence may come to hold, for admission.
-use crate::{Geometry, Needs, Policy};
+use crate::{Budget, Geometry, Needs, Pins, Policy};
 
 /// The most tokens that the heads of one layer hold, `usize::MAX` for no limit. Pins come on top.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +55,40 @@ impl Room {
     }
 }
 
+/// Tokens per KV head that a policy is given for a prompt of `prompt` tokens under a budget: what the budget says, raised
+/// to [`Needs::min_tokens`], and for bytes lowered until the pages of the policy's rooms fit. `usize::MAX` for no limit.
+#[must_use]
+pub fn granted(
+    policy: &(impl Policy + ?Sized),
+    needs: &Needs,
+    geometry: &Geometry,
+    budget: Budget,
+    prompt: usize,
+) -> usize {
+    let most = budget.tokens(geometry, prompt).max(needs.min_tokens);
+    let Budget::Bytes(bytes) = budget else {
+        return most;
+    };
+    let pages = usize::try_from(bytes).unwrap_or(usize::MAX) / geometry.page_bytes();
+    let fits = |tokens| {
+        Demand::new(policy, needs, geometry, prompt, tokens).pages(geometry, prompt, 0) <= pages
+    };
+    if fits(most) {
+        return most;
+    }
+    // The most that fits; more tokens never need fewer pages.
+    let (mut low, mut high) = (needs.min_tokens, most);
+    while low + 1 < high {
+        let middle = low + (high - low) / 2;
+        if fits(middle) {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    low
+}
+
 /// What one sequence may hold: the policy's [`Room`] in every layer for this prompt and budget.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Demand {
@@ -82,6 +116,17 @@ impl Demand {
             appends: needs.appends,
             prompt,
         }
+    }
+
+    /// Of a sequence of `tokens` tokens, how many pinned ones to reckon with: for a bounded cache, all that may ever come.
+    #[must_use]
+    pub fn pinned(&self, geometry: &Geometry, tokens: usize, pins: &Pins) -> usize {
+        let last = if self.appends {
+            tokens
+        } else {
+            tokens.max(geometry.max_positions)
+        };
+        pins.count_below(last)
     }
 
     /// Pages that a sequence of `tokens` tokens, `pinned` of them pinned, needs now and for as long as its heads stay
@@ -169,6 +214,55 @@ mod tests {
         assert_eq!(appends.pages(&GEOMETRY, 38, 0), 4 * 4);
         // A prompt that is shorter than the room takes no more than it is long.
         assert_eq!(demand(&Room::Each(17), true, 5).pages(&GEOMETRY, 6, 0), 4);
+    }
+
+    /// Splits what all heads may hold together.
+    #[derive(Debug)]
+    struct Together;
+
+    impl Policy for Together {
+        fn needs(&self) -> Needs {
+            Needs {
+                appends: true,
+                min_tokens: 3,
+                ..Needs::NONE
+            }
+        }
+
+        fn room(&self, _: usize, _: usize, budget: usize) -> Room {
+            Room::Together(budget.saturating_mul(GEOMETRY.kv_heads))
+        }
+
+        fn plan(&self, _: &crate::LayerView<'_>, _: &mut crate::KeepPlan) {}
+    }
+
+    #[test]
+    fn bytes_are_never_exceeded_by_the_pages_of_a_prompt() {
+        let given = |pages: usize, prompt| {
+            let bytes = Budget::Bytes((pages * GEOMETRY.page_bytes()) as u64);
+            let needs = Together.needs();
+            let tokens = granted(&Together, &needs, &GEOMETRY, bytes, prompt);
+            let demand = Demand::new(&Together, &needs, &GEOMETRY, prompt, tokens);
+            (tokens, demand.pages(&GEOMETRY, prompt, 0))
+        };
+        // Eight pages of 8 tokens for four heads are 16 tokens per head if the heads are alike; the worst split of 32
+        // tokens over two heads takes five pages, that of 24 takes four.
+        assert_eq!(given(8, 500), (12, 8));
+        assert_eq!(given(9, 500).1, 8);
+        assert_eq!(given(4, 500), (4, 4));
+        // Never below what the method needs.
+        assert_eq!(given(3, 500).0, 3);
+        // A prompt that fits as a whole is not cut.
+        assert_eq!(given(8, 12).0, 16);
+    }
+
+    #[test]
+    fn a_budget_is_raised_to_what_the_method_needs() {
+        let needs = Together.needs();
+        let tokens = |budget| granted(&Together, &needs, &GEOMETRY, budget, 10);
+        assert_eq!(tokens(Budget::Ratio(0.1)), 3);
+        assert_eq!(tokens(Budget::Ratio(0.5)), 5);
+        assert_eq!(tokens(Budget::Full), usize::MAX);
     }
 
     #[test]

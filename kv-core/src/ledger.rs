@@ -182,7 +182,8 @@ impl Ledger {
             return Err(CacheError::AlreadyOpen(seq));
         }
         let mut reservation = self.pool.reservation();
-        reservation.grow(demand.pages(&self.geometry, tokens, pins.count_below(tokens)))?;
+        let pinned = demand.pinned(&self.geometry, tokens, pins);
+        reservation.grow(demand.pages(&self.geometry, tokens, pinned))?;
         let heads = (0..self.geometry.heads())
             .map(|_| HeadTable::new(self.geometry.block))
             .collect();
@@ -210,7 +211,9 @@ impl Ledger {
             .sequences
             .get_mut(&seq)
             .ok_or(CacheError::UnknownSequence(seq))?;
-        let pinned = sequence.pins.count_below(tokens);
+        let pinned = sequence
+            .demand
+            .pinned(&self.geometry, tokens, &sequence.pins);
         let wanted = sequence.demand.pages(&self.geometry, tokens, pinned);
         let missing = wanted.saturating_sub(sequence.pages_held() + sequence.credit());
         Ok(sequence.reservation.grow(missing)?)

@@ -50,7 +50,7 @@ mod table;
 mod view;
 
 pub use budget::{Budget, ParseBudgetError, apportion};
-pub use demand::{Demand, Room};
+pub use demand::{Demand, Room, granted};
 pub use error::{CacheError, ConfigError, ProfileError};
 pub use geometry::Geometry;
 pub use ids::{PageId, Position, SeqId, Slot};

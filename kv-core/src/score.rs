@@ -98,10 +98,12 @@ impl WindowedScore {
         Ok(())
     }
 
-    /// What a policy with this score needs that chooses among the prompt's tokens and appends what follows.
+    /// What a policy with this score needs that chooses among the prompt's tokens and appends what follows; under no
+    /// limit there is nothing to choose, and nothing is observed.
     #[must_use]
-    pub fn needs(&self) -> Needs {
+    pub fn needs(&self, is_unlimited: bool) -> Needs {
         let observation = match self.kind {
+            _ if is_unlimited => Observation::None,
             ScoreKind::Window => Observation::Window {
                 queries: self.window,
             },

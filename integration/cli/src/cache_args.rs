@@ -22,7 +22,7 @@ pub(crate) struct ModelArgs {
     /// The weights, a GGUF file [default: the file that HEADROOM_MODEL names].
     #[arg(long, short, value_name = "FILE")]
     model: Option<PathBuf>,
-    /// Which tokens stay in the cache: a name from `mistralrs-kv policies`. Without it the stock engine runs.
+    /// Which tokens stay in the cache: a name from `mistralrs-kv policies`. `run` without it uses the stock engine.
     #[arg(long, value_name = "NAME", conflicts_with = "policy_file")]
     policy: Option<String>,
     /// Tokens per KV head (`256`), a share of the prompt (`25%`) or bytes per sequence (`64MiB`).

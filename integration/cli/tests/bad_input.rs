@@ -164,6 +164,10 @@ const CASES: &[(&str, &[&str])] = &[
         &["`budget` is 25%", "sparsity"],
     ),
     (
+        "-m @good.gguf -p hi --policy streaming-llm --set recent=3000 --pa-memory-mb 1",
+        &["`pa-context-len` is room for", "streaming-llm holds"],
+    ),
+    (
         "-m @good.gguf -p hi --policy duo-attention --set sparsity=2",
         &["`sparsity` is 2", "from 0 to 1"],
     ),

@@ -17,7 +17,7 @@ use std::{
 use attention_kernels::PageStore;
 use candle_core::{Result, Tensor, TensorId};
 use kv_core::{
-    CacheError, Demand, Geometry, Ledger, Needs, Policy, PoolUsage, SeqId, SequenceReport,
+    CacheError, Demand, Geometry, Ledger, Needs, Policy, PoolUsage, SeqId, SequenceReport, granted,
 };
 use kv_hook::{Full, KvRuntime, LayerCall, PoolSpec};
 use parking_lot::{Condvar, Mutex};
@@ -207,10 +207,18 @@ impl Runtime {
         }
     }
 
-    /// What a user of the policy should know, once an engine has opened the pool.
+    /// What to know before trusting the answer to a prompt of `prompt` tokens: what the policy says of itself, and whether
+    /// its budget had to be raised.
     #[must_use]
-    pub fn notice(&self) -> Option<String> {
-        self.opened.get().and_then(|opened| opened.policy.notice())
+    pub fn notice(&self, prompt: usize) -> Option<String> {
+        let opened = self.opened.get()?;
+        let compressed = prompt - self.config.tail_of(prompt);
+        let notices = [
+            opened.policy.notice(),
+            opened.raised(&self.config, compressed),
+        ];
+        let notices: Vec<String> = notices.into_iter().flatten().collect();
+        (!notices.is_empty()).then(|| notices.join("; "))
     }
 
     /// Why the pool could not be opened, if that was the configuration's fault.
@@ -236,10 +244,26 @@ impl Runtime {
 impl Opened {
     /// Tokens per KV head for a prompt of `prompt` tokens.
     fn budget(&self, config: &CacheConfig, prompt: usize) -> usize {
-        config
-            .budget
-            .tokens(&self.geometry, prompt)
-            .max(self.needs.min_tokens)
+        granted(
+            &*self.policy,
+            &self.needs,
+            &self.geometry,
+            config.budget,
+            prompt,
+        )
+    }
+
+    /// What to know where the method needs more than the budget says.
+    fn raised(&self, config: &CacheConfig, prompt: usize) -> Option<String> {
+        let asked = config.budget.tokens(&self.geometry, prompt);
+        let least = self.needs.min_tokens;
+        (asked < least).then(|| {
+            format!(
+                "the budget of {} is {asked} tokens per KV head for a prompt of {prompt}; with these settings {} holds at least \
+                 {least}",
+                config.budget, config.policy
+            )
+        })
     }
 
     /// What a sequence may hold whose text is `tokens` long when it is admitted.
@@ -251,8 +275,9 @@ impl Opened {
 
     /// Pages of a sequence that is `tokens` long when it is admitted.
     fn pages(&self, config: &CacheConfig, tokens: usize) -> usize {
-        self.demand(config, tokens)
-            .pages(&self.geometry, tokens, config.pins.count_below(tokens))
+        let demand = self.demand(config, tokens);
+        let pinned = demand.pinned(&self.geometry, tokens, &config.pins);
+        demand.pages(&self.geometry, tokens, pinned)
     }
 }
 

@@ -3,7 +3,9 @@ use std::collections::{HashMap, VecDeque};
 
 use attention_kernels::{KvDtype, PageLayout, PageStore};
 use candle_core::{DType, Device, Tensor};
-use kv_core::{Cadence, ConfigError, Geometry, Ledger, Needs, Observation, Positions};
+use kv_core::{
+    Budget, Cadence, ConfigError, Geometry, Ledger, Needs, Observation, Positions, Reduce,
+};
 use kv_hook::{LayerSpec, PoolSpec};
 
 use super::{Counts, Opened, Runtime, State};
@@ -72,11 +74,21 @@ impl Runtime {
         if wanted <= pages {
             return Ok(());
         }
-        let heads = opened.geometry.kv_heads;
-        let rooms = opened.demand(&self.config, 1).rooms;
-        let tokens = rooms.iter().map(|room| room.total(heads)).max();
-        let tokens = tokens.unwrap_or(0) / heads;
-        let most = pages / opened.geometry.heads() * opened.geometry.block;
+        let geometry = &opened.geometry;
+        if budget == Budget::Full {
+            // No budget is to blame, but what the policy was set to keep.
+            return Err(StartError::OutOfRange {
+                field: "pa-context-len",
+                value: format!("room for {pages} pages"),
+                allowed: format!(
+                    "room for at least {wanted}: with its settings, {} holds so many for one sequence \
+                     (`--pa-context-len`, `--pa-memory-mb`)",
+                    self.config.policy
+                ),
+            });
+        }
+        let tokens = opened.budget(&self.config, 1);
+        let most = pages / geometry.heads() * geometry.block;
         Err(StartError::Config(ConfigError::Budget {
             value: format!("{budget} ({tokens} tokens per KV head, {wanted} pages)"),
             allowed: format!(
@@ -172,6 +184,12 @@ fn check_needs(policy: &str, needs: &Needs) -> Result<(), StartError> {
         return unsupported(
             needs.observation.to_string(),
             "attention (of a window, accumulated, of every decode step) and key norms",
+        );
+    }
+    if needs.observation == Observation::Rows && needs.reduction.queries != Reduce::Sum {
+        return unsupported(
+            format!("rows with {:?} over the queries", needs.reduction.queries),
+            "the sum: the rows of decode steps are added to it",
         );
     }
     if needs.cadence != Cadence::LayerPrefill {

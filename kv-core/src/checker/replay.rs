@@ -118,7 +118,8 @@ impl Replay {
         pins: &Pins,
     ) -> Result<(), CacheError> {
         let geometry = *self.ledger.geometry();
-        let promise = demanded(&demand, &geometry, tokens, pinned_below(pins, tokens));
+        let pinned = pinned_below(pins, reckoned(&demand, &geometry, tokens));
+        let promise = demanded(&demand, &geometry, tokens, pinned);
         let result = self.ledger.open(seq, tokens, demand.clone(), pins);
         if self.sequences.contains_key(&seq) {
             if result != Err(CacheError::AlreadyOpen(seq)) {
@@ -157,7 +158,8 @@ impl Replay {
         let Some(shadow) = self.sequences.get(&seq) else {
             return result;
         };
-        let pinned = pinned_below(&shadow.pins, tokens);
+        let reckoned = reckoned(&shadow.demand, &geometry, tokens);
+        let pinned = pinned_below(&shadow.pins, reckoned);
         let promise = shadow.promise;
         let wanted = demanded(&shadow.demand, &geometry, tokens, pinned).max(promise);
         self.expect(seq, wanted - promise, result.is_ok());
@@ -348,6 +350,15 @@ impl Replay {
             });
         }
         tokens
+    }
+}
+
+/// Up to where pins are promised: a bounded cache is promised all at once.
+fn reckoned(demand: &Demand, geometry: &Geometry, tokens: usize) -> usize {
+    if demand.appends || tokens > geometry.max_positions {
+        tokens
+    } else {
+        geometry.max_positions
     }
 }
 

@@ -7,6 +7,7 @@ use super::{
 };
 use crate::{
     Budget, Demand, Geometry, KeepPlan, Kept, Ledger, Pins, Policy, PolicyConfig, Position, SeqId,
+    granted,
 };
 
 /// The model that golden plans are made for: `kv_heads` heads, 16 tokens per page, 4,096 positions.
@@ -86,7 +87,7 @@ fn plan<C: PolicyConfig>(
     } else {
         scores.to_vec()
     };
-    let tokens = budget.tokens(geometry, prompt).max(needs.min_tokens);
+    let tokens = granted(&policy, &needs, geometry, budget, prompt);
     let case = Case::prefill(layer, prompt, tokens, scores);
     Ok(case.view(needs.observation, |view| {
         let mut keep = KeepPlan::all(geometry.kv_heads);
@@ -129,7 +130,7 @@ pub fn decode<C: PolicyConfig + Clone>(
     let policy = bound(config.clone(), &geometry, budget)?;
     let needs = policy.needs();
     let kept = plan(config.clone(), &geometry, budget, 0, prompt, &[])?;
-    let tokens = budget.tokens(&geometry, prompt).max(needs.min_tokens);
+    let tokens = granted(&policy, &needs, &geometry, budget, prompt);
     let demand = Demand::new(&policy, &needs, &geometry, prompt, tokens);
     let mut ledger = Ledger::new(
         geometry,

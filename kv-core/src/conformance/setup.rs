@@ -9,7 +9,9 @@ use super::{
     dice::Dice,
     failure::{Failure, panic_text},
 };
-use crate::{Budget, ConfigError, Demand, Geometry, KeepPlan, Needs, Policy, PolicyConfig, Room};
+use crate::{
+    Budget, ConfigError, Demand, Geometry, KeepPlan, Needs, Policy, PolicyConfig, Room, granted,
+};
 
 /// `B`, `H` and the trained context of the models that policies are bound to.
 const MODELS: [(usize, usize, usize); 6] = [
@@ -144,9 +146,13 @@ impl Setup {
 
     /// Tokens per KV head for a prompt, as a host works them out.
     pub(super) fn tokens(&self, prompt: usize) -> usize {
-        self.budget
-            .tokens(&self.geometry, prompt)
-            .max(self.needs.min_tokens)
+        granted(
+            &*self.policy,
+            &self.needs,
+            &self.geometry,
+            self.budget,
+            prompt,
+        )
     }
 
     pub(super) fn demand(&self, prompt: usize) -> Demand {

@@ -116,6 +116,7 @@ mutants! {
     keeps_the_lowest: ScoresConfig<scores::Lowest>, keeps_the_best, "and drops position";
     of_equals_keeps_the_later: ScoresConfig<scores::LaterWins>, keeps_the_best, "and drops position";
     gives_an_equal_head_less: ScoresConfig<scores::LastHeadWins>, ties_go_to_the_lower_head, "with the same scores";
+    watches_where_nothing_goes: ScoresConfig<scores::WatchesForNothing>, plan_uses_what_it_asked_for, "never uses it";
     changes_its_room: ScoresConfig<scores::ChangesRoom>, plan_is_deterministic, "two rooms";
     wastes_a_token: ScoresConfig<scores::Saves>, rooms_spend_the_budget, "of a budget of";
     spends_a_token_too_many: ScoresConfig<scores::Overspends>, rooms_spend_the_budget, "of a budget of";

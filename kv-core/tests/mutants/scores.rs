@@ -10,7 +10,7 @@ use kv_core::{
 };
 use serde::{Deserialize, Serialize};
 
-crate::faults! { Nothing FloorTwice SaysEven EvenLimits NoWindow Lowest LaterWins Saves Overspends LastHeadWins ChangesRoom }
+crate::faults! { Nothing FloorTwice SaysEven EvenLimits NoWindow Lowest LaterWins Saves Overspends LastHeadWins ChangesRoom WatchesForNothing }
 
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default, bound = "")]
@@ -23,6 +23,7 @@ pub(crate) struct ScoresConfig<F: Wrong> {
 pub(crate) struct Scores {
     fault: Fault,
     heads: usize,
+    is_unlimited: bool,
     calls: AtomicUsize,
 }
 
@@ -31,10 +32,11 @@ impl<F: Wrong> PolicyConfig for ScoresConfig<F> {
     const SUMMARY: &'static str = "the best scores of a layer";
     type Policy = Scores;
 
-    fn bind(self, geometry: &Geometry, _: Budget) -> Result<Scores, ConfigError> {
+    fn bind(self, geometry: &Geometry, budget: Budget) -> Result<Scores, ConfigError> {
         Ok(Scores {
             fault: F::FAULT,
             heads: geometry.kv_heads,
+            is_unlimited: budget == Budget::Full,
             calls: AtomicUsize::new(0),
         })
     }
@@ -42,6 +44,9 @@ impl<F: Wrong> PolicyConfig for ScoresConfig<F> {
 
 impl Policy for Scores {
     fn needs(&self) -> Needs {
+        if self.is_unlimited && self.fault != Fault::WatchesForNothing {
+            return Needs::NONE;
+        }
         Needs {
             observation: Observation::Rows,
             ..Needs::NONE

@@ -113,7 +113,14 @@ impl PolicyConfig for AdaKvConfig {
         self.check_split(geometry)?;
         self.check_decode()?;
         let pyramid = self.pyramid(geometry)?;
-        Ok(AdaKv::new(self, score, pyramid, geometry.kv_heads))
+        let is_unlimited = budget == Budget::Full;
+        Ok(AdaKv::new(
+            self,
+            score,
+            pyramid,
+            geometry.kv_heads,
+            is_unlimited,
+        ))
     }
 }
 
@@ -168,6 +175,13 @@ impl AdaKvConfig {
                 "evict",
                 "append with `score` = window: new tokens get no such score to be evicted by"
                     .into(),
+            ));
+        }
+        if self.decode == Decode::Evict && self.group == Reduce::Max {
+            return Err(refusal(
+                "group",
+                "max",
+                "mean or sum where `decode` is evict: rows of later steps are reduced before they are added".into(),
             ));
         }
         Ok(())

@@ -14,6 +14,8 @@ pub struct AdaKv {
     pyramid: Option<Pyramid>,
     /// `H`.
     heads: usize,
+    /// No budget: nothing is dropped.
+    is_unlimited: bool,
 }
 
 impl AdaKv {
@@ -22,12 +24,14 @@ impl AdaKv {
         score: WindowedScore,
         pyramid: Option<Pyramid>,
         heads: usize,
+        is_unlimited: bool,
     ) -> Self {
         Self {
             config,
             score,
             pyramid,
             heads,
+            is_unlimited,
         }
     }
 
@@ -105,8 +109,9 @@ impl AdaKv {
 
 impl Policy for AdaKv {
     fn needs(&self) -> Needs {
-        let needs = self.score.needs();
+        let needs = self.score.needs(self.is_unlimited);
         match self.config.decode {
+            _ if self.is_unlimited => needs,
             Decode::Append => needs,
             Decode::Evict => Needs {
                 observation: Observation::Rows,

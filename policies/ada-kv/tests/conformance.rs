@@ -19,6 +19,7 @@ refuses [
     Wrong::new("beta", r#"{"layers": "uniform", "beta": 20.0}"#),
     Wrong::new("beta", r#"{"layers": "pyramid", "beta": 0.5}"#),
     Wrong::new("decode", r#"{"score": "window", "decode": "evict"}"#),
+    Wrong::new("group", r#"{"score": "accumulated", "decode": "evict", "group": "max"}"#),
 ]);
 
 fn guaranteed() -> AdaKvConfig {

@@ -77,9 +77,9 @@ impl PolicyConfig for DuoAttentionConfig {
         }
         let cut = self.cut()?;
         self.check_window(geometry)?;
-        let is_neutral = self.profile == NEUTRAL;
-        let profile = if is_neutral {
-            Profile::neutral(geometry)
+        let neutral = Profile::neutral(geometry);
+        let profile = if self.profile == NEUTRAL {
+            neutral.clone()
         } else {
             Profile::read(
                 &self.profile,
@@ -91,7 +91,8 @@ impl PolicyConfig for DuoAttentionConfig {
             retrieval: retrieval_heads(&profile.values, cut),
             sinks: self.sinks.or(profile.sinks).unwrap_or(DEFAULT_SINKS),
             recent: self.recent.or(profile.recent).unwrap_or(DEFAULT_RECENT),
-            is_neutral,
+            // Whatever the file is called.
+            is_neutral: profile.values == neutral.values,
         })
     }
 }

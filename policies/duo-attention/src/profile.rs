@@ -61,7 +61,7 @@ impl Profile {
         let values = parse_table(&table.read(&expected)?, &table, geometry)?;
         let beside = table.beside(SIZES);
         let (sinks, recent) = if wants_sizes && beside.path().exists() {
-            parse_sizes(&beside)?
+            parse_sizes(&beside, geometry.max_positions)?
         } else {
             (None, None)
         };
@@ -134,24 +134,32 @@ fn parse_row(
 }
 
 /// Sinks and window that the profile was trained with; all other keys are the authors' own business.
-fn parse_sizes(source: &ProfileFile) -> Result<(Option<usize>, Option<usize>), ConfigError> {
+fn parse_sizes(
+    source: &ProfileFile,
+    max_positions: usize,
+) -> Result<(Option<usize>, Option<usize>), ConfigError> {
     let text = source.read("a JSON object")?;
     let fields: Map<String, Value> =
         serde_json::from_str(&text).map_err(|error| source.malformed(&error, "a JSON object"))?;
-    let size = |key: &str, least: u64| match fields.get(key) {
+    let size = |key: &str, least: u64| {
+        match fields.get(key) {
         None => Ok(None),
         Some(value) => value
             .as_u64()
             .filter(|&size| size >= least)
             .and_then(|size| usize::try_from(size).ok())
+            .filter(|&size| size < max_positions)
             .map(Some)
             .ok_or_else(|| {
                 source.wrong(
                     format!("`{key}`"),
                     ProfileFile::quoted(&value.to_string()),
-                    format!("a whole number of tokens from {least}"),
+                    format!(
+                        "a whole number of tokens from {least}, below the {max_positions} positions of the model"
+                    ),
                 )
             }),
+    }
     };
     Ok((size("sink_size", 0)?, size("recent_size", 1)?))
 }

@@ -213,19 +213,19 @@ fn the_sizes_beside_it_are_wrong() {
     for (sizes, expected) in [
         (
             r#"{"sink_size": 128, "recent_size": 0}"#,
-            ", `recent_size`: found `0`, expected a whole number of tokens from 1",
+            ", `recent_size`: found `0`, expected a whole number of tokens from 1, below the 4096 positions of the model",
         ),
         (
             r#"{"sink_size": -1}"#,
-            ", `sink_size`: found `-1`, expected a whole number of tokens from 0",
+            ", `sink_size`: found `-1`, expected a whole number of tokens from 0, below the 4096 positions of the model",
         ),
         (
             r#"{"sink_size": "128"}"#,
-            ", `sink_size`: found `\"128\"`, expected a whole number of tokens from 0",
+            ", `sink_size`: found `\"128\"`, expected a whole number of tokens from 0, below the 4096 positions of the model",
         ),
         (
             r#"{"recent_size": 1.5}"#,
-            ", `recent_size`: found `1.5`, expected a whole number of tokens from 1",
+            ", `recent_size`: found `1.5`, expected a whole number of tokens from 1, below the 4096 positions of the model",
         ),
     ] {
         assert_eq!(profile_refusal(GOOD, sizes), expected);

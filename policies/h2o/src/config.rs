@@ -155,6 +155,13 @@ impl H2oConfig {
                 "sum where `decode` is evict: the attention of later steps is added to the score",
             );
         }
+        if self.group == Reduce::Max && self.decode == Decode::Evict {
+            return refuse(
+                "group",
+                "max",
+                "sum or mean where `decode` is evict: rows of later steps are reduced before they are added",
+            );
+        }
         Ok(())
     }
 

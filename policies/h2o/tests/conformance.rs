@@ -8,6 +8,7 @@ refuses [
     Wrong::new("heavy_share", r#"{"heavy": null, "recent": null, "heavy_share": 1.5}"#).under(Budget::Tokens(64)),
     Wrong::new("heavy_share", r#"{"heavy": 8, "recent": null, "heavy_share": 0.25}"#).under(Budget::Tokens(64)),
     Wrong::new("score", r#"{"decode": "evict", "score": "mean"}"#),
+    Wrong::new("group", r#"{"decode": "evict", "score": "sum", "group": "max"}"#),
     Wrong::new("recent", r#"{"heavy": null, "recent": 0, "heavy_share": 0.5}"#).under(Budget::Tokens(64)),
     Wrong::new("recent", r#"{"heavy": 8, "recent": null, "heavy_share": 0.5}"#),
     Wrong::new("heavy", r#"{"heavy": null, "recent": 8, "heavy_share": 0.5}"#),
@@ -27,6 +28,7 @@ fn the_largest_of_a_group() -> H2oConfig {
     H2oConfig {
         group: Reduce::Max,
         heavy_share: 0.25,
+        decode: Decode::Append,
         ..H2oConfig::default()
     }
 }

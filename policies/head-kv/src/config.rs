@@ -111,12 +111,15 @@ impl PolicyConfig for HeadKvConfig {
             rounding: self.rounding,
             pyramid: self.pyramid(geometry)?,
         };
-        let is_neutral = self.profile == NEUTRAL;
-        let scores = if is_neutral {
+        let scores = if self.profile == NEUTRAL {
             vec![1.0; geometry.heads() * geometry.group]
         } else {
             profile::read(&self.profile, geometry)?
         };
+        // Whatever the file is called: heads that are all alike were not learned.
+        let is_neutral = scores
+            .iter()
+            .all(|score| score.to_bits() == scores[0].to_bits());
         Ok(HeadKv {
             score,
             capacities: Capacities::new(&scores, geometry.kv_heads, geometry.group, options),

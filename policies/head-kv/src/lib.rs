@@ -53,13 +53,7 @@ impl HeadKv {
 
 impl Policy for HeadKv {
     fn needs(&self) -> Needs {
-        if self.is_unlimited {
-            return Needs {
-                appends: true,
-                ..Needs::NONE
-            };
-        }
-        self.score.needs()
+        self.score.needs(self.is_unlimited)
     }
 
     fn room(&self, layer: usize, prompt: usize, budget: usize) -> Room {

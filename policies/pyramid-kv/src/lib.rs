@@ -54,6 +54,8 @@ impl Default for PyramidKvConfig {
 pub struct PyramidKv {
     score: WindowedScore,
     pyramid: Pyramid,
+    /// No budget: nothing is dropped.
+    is_unlimited: bool,
 }
 
 impl PolicyConfig for PyramidKvConfig {
@@ -79,7 +81,11 @@ impl PolicyConfig for PyramidKvConfig {
             rounding: self.rounding,
         };
         pyramid.check(Self::NAME)?;
-        Ok(PyramidKv { score, pyramid })
+        Ok(PyramidKv {
+            score,
+            pyramid,
+            is_unlimited: budget == Budget::Full,
+        })
     }
 }
 
@@ -93,7 +99,7 @@ impl PyramidKv {
 
 impl Policy for PyramidKv {
     fn needs(&self) -> Needs {
-        self.score.needs()
+        self.score.needs(self.is_unlimited)
     }
 
     fn room(&self, layer: usize, prompt: usize, budget: usize) -> Room {

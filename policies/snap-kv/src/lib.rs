@@ -48,6 +48,8 @@ impl Default for SnapKvConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SnapKv {
     score: WindowedScore,
+    /// No budget: nothing is dropped.
+    is_unlimited: bool,
 }
 
 impl PolicyConfig for SnapKvConfig {
@@ -66,13 +68,16 @@ impl PolicyConfig for SnapKvConfig {
             order: self.order,
         };
         score.check(Self::NAME, geometry, budget)?;
-        Ok(SnapKv { score })
+        Ok(SnapKv {
+            score,
+            is_unlimited: budget == Budget::Full,
+        })
     }
 }
 
 impl Policy for SnapKv {
     fn needs(&self) -> Needs {
-        self.score.needs()
+        self.score.needs(self.is_unlimited)
     }
 
     fn room(&self, _: usize, _: usize, budget: usize) -> Room {
