@@ -207,83 +207,146 @@ impl HeavyHitters {
     }
 }
 
-/// Softmax weights of one query over the keys at `positions`.
-fn weights(keys: &[f32], query: &[f32], positions: &[usize]) -> Vec<f64> {
-    let rows = positions
-        .iter()
-        .flat_map(|&p| &keys[p * DIM..(p + 1) * DIM]);
-    let rows: Vec<f32> = rows.copied().collect();
-    let scores = oracle::scores(&rows, query, SCALE, None);
-    let highest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let weights: Vec<f64> = scores.iter().map(|s| (s - highest).exp()).collect();
-    let sum: f64 = weights.iter().sum();
-    weights.iter().map(|w| w / sum).collect()
+/// One sequence, what its heads should hold, and the cap on its logits.
+struct Paper<'a> {
+    sequence: &'a Remembered,
+    softcap: Option<f32>,
 }
 
-/// Evicting after each step, as the authors do, and evicting when the next token needs the slot, as we do, show every step
-/// the same keys.
-#[test]
-fn h2o_attends_to_what_the_paper_keeps() {
-    const PROMPT: usize = 40;
-    const BUDGET: usize = 17;
-    let seed: u64 = rand::random();
-    let config = CacheConfig::new("h2o").budget(Budget::Tokens(BUDGET));
-    let mut host = Host::new(config, DType::F32, seed);
-    let mut sequences = [remembered(3)];
-    host.pass(&mut sequences, PROMPT, true);
-    let text = |sequence: &Remembered, layer: usize, head: usize, token: usize| {
-        let row = |rows: &[f32]| rows[token * DIM..(token + 1) * DIM].to_vec();
-        let heads = head * GROUP..(head + 1) * GROUP;
-        heads
-            .map(|q| row(&sequence.queries[layer][q]))
-            .collect::<Vec<_>>()
-    };
-    let mut heads: Vec<HeavyHitters> = (0..LAYERS * HEADS)
-        .map(|index| {
-            let (layer, head) = (index / HEADS, index % HEADS);
-            let mut held: Vec<(usize, f64)> = (0..PROMPT).map(|p| (p, 0.0)).collect();
-            for token in 0..PROMPT {
-                let seen: Vec<usize> = (0..=token).collect();
-                for query in text(&sequences[0], layer, head, token) {
-                    let keys = &sequences[0].keys[layer][head];
-                    for (position, weight) in weights(keys, &query, &seen).iter().enumerate() {
-                        held[position].1 += weight;
-                    }
-                }
-            }
-            let mut head = HeavyHitters {
-                heavy: 8,
-                recent: 8,
-                held,
-            };
-            head.evict();
-            head
-        })
-        .collect();
-    for step in 0..40 {
-        let passes = host.pass(&mut sequences, 1, false);
-        let token = PROMPT + step;
-        for (index, model) in heads.iter_mut().enumerate() {
-            let (layer, head) = (index / HEADS, index % HEADS);
-            model.held.push((token, 0.0));
-            let seen = model.positions();
-            assert!(seen.len() <= BUDGET);
-            for (group, query) in text(&sequences[0], layer, head, token).iter().enumerate() {
-                let want = expected(&sequences[0], layer, head, &seen, query);
-                let row = &passes[layer].output[(head * GROUP + group) * DIM..][..DIM];
-                let error = relative_error(row, &want);
-                assert!(
-                    error <= 1e-5,
-                    "step {step}, layer {layer}, head {head}: {error} (seed {seed})"
-                );
-                let keys = &sequences[0].keys[layer][head];
-                for (entry, weight) in model.held.iter_mut().zip(weights(keys, query, &seen)) {
+impl Paper<'_> {
+    /// The query heads of a KV head at one token.
+    fn queries(&self, layer: usize, head: usize, token: usize) -> Vec<&[f32]> {
+        (head * GROUP..(head + 1) * GROUP)
+            .map(|q| &self.sequence.queries[layer][q][token * DIM..(token + 1) * DIM])
+            .collect()
+    }
+
+    fn rows(rows: &[f32], positions: &[usize]) -> Vec<f32> {
+        let rows = positions
+            .iter()
+            .flat_map(|&p| &rows[p * DIM..(p + 1) * DIM]);
+        rows.copied().collect()
+    }
+
+    /// Softmax weights of one query over the keys at `positions`.
+    fn weights(&self, layer: usize, head: usize, query: &[f32], positions: &[usize]) -> Vec<f64> {
+        let keys = Self::rows(&self.sequence.keys[layer][head], positions);
+        let scores = oracle::scores(&keys, query, SCALE, self.softcap);
+        let highest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let weights: Vec<f64> = scores.iter().map(|s| (s - highest).exp()).collect();
+        let sum: f64 = weights.iter().sum();
+        weights.iter().map(|w| w / sum).collect()
+    }
+
+    /// A head after the dense part of a prompt.
+    fn after_prompt(&self, layer: usize, head: usize, prompt: usize) -> HeavyHitters {
+        let mut held: Vec<(usize, f64)> = (0..prompt).map(|position| (position, 0.0)).collect();
+        for token in 0..prompt {
+            let seen: Vec<usize> = (0..=token).collect();
+            for query in self.queries(layer, head, token) {
+                let weights = self.weights(layer, head, query, &seen);
+                for (entry, weight) in held.iter_mut().zip(weights) {
                     entry.1 += weight;
                 }
             }
-            model.evict();
+        }
+        let mut head = HeavyHitters {
+            heavy: 8,
+            recent: 8,
+            held,
+        };
+        head.evict();
+        head
+    }
+
+    /// One token more: what each query head should see, and the head after it.
+    fn step(
+        &self,
+        layer: usize,
+        head: usize,
+        token: usize,
+        model: &mut HeavyHitters,
+    ) -> Vec<Vec<f64>> {
+        model.held.push((token, 0.0));
+        let seen = model.positions();
+        let (keys, values) = (
+            Self::rows(&self.sequence.keys[layer][head], &seen),
+            Self::rows(&self.sequence.values[layer][head], &seen),
+        );
+        let mut outputs = Vec::new();
+        for query in self.queries(layer, head, token) {
+            outputs.push(oracle::attend(&keys, &values, query, SCALE, self.softcap));
+            let weights = self.weights(layer, head, query, &seen);
+            for (entry, weight) in model.held.iter_mut().zip(weights) {
+                entry.1 += weight;
+            }
+        }
+        model.evict();
+        outputs
+    }
+}
+
+/// Evicting after each step, as the authors do, and evicting when the next token needs the slot, as we do, show every step
+/// the same keys; and so do the tokens of a prompt's tail.
+fn h2o_attends_to_what_the_paper_keeps(prompt: usize, tail: usize, softcap: Option<f32>) {
+    const BUDGET: usize = 17;
+    const STEPS: usize = 40;
+    let seed: u64 = rand::random();
+    let config = CacheConfig::new("h2o").budget(Budget::Tokens(BUDGET));
+    let mut host = Host::new(config.prompt_tail(tail), DType::F32, seed);
+    host.softcap = softcap;
+    let mut sequences = [remembered(3)];
+    let read = host.pass(&mut sequences, prompt, true);
+    let steps: Vec<_> = (0..STEPS)
+        .map(|_| host.pass(&mut sequences, 1, false))
+        .collect();
+    let paper = Paper {
+        sequence: &sequences[0],
+        softcap,
+    };
+    let mut most = 0;
+    for (layer, head) in (0..LAYERS).flat_map(|layer| (0..HEADS).map(move |head| (layer, head))) {
+        let dense = prompt - tail;
+        let mut model = paper.after_prompt(layer, head, dense);
+        for token in dense..prompt + STEPS {
+            let wanted = paper.step(layer, head, token, &mut model);
+            most = most.max(model.held.len());
+            for (group, want) in wanted.iter().enumerate() {
+                let query_head = head * GROUP + group;
+                let row = match token.checked_sub(prompt) {
+                    None => &read[layer].output[(query_head * prompt + token) * DIM..][..DIM],
+                    Some(step) => &steps[step][layer].output[query_head * DIM..][..DIM],
+                };
+                let error = relative_error(row, want);
+                assert!(
+                    error <= 1e-5,
+                    "token {token}, layer {layer}, head {head}: {error} (prompt {prompt}, tail {tail}, {softcap:?}, seed {seed})"
+                );
+            }
         }
     }
+    assert_eq!(most, BUDGET - 1, "evictions were met");
+}
+
+#[test]
+fn h2o_is_the_papers() {
+    h2o_attends_to_what_the_paper_keeps(40, 0, None);
+}
+
+#[test]
+fn h2o_is_the_papers_under_a_soft_cap() {
+    h2o_attends_to_what_the_paper_keeps(40, 0, Some(2.0));
+}
+
+#[test]
+fn h2o_is_the_papers_over_a_prompts_tail() {
+    h2o_attends_to_what_the_paper_keeps(46, 9, None);
+}
+
+/// Such a prompt comes to the runtime as a decode step.
+#[test]
+fn h2o_is_the_papers_after_a_prompt_of_one_token() {
+    h2o_attends_to_what_the_paper_keeps(1, 0, None);
 }
 
 /// Prompts of different lengths in one padded batch are compressed as each would be alone.

@@ -46,6 +46,8 @@ pub(crate) struct Remembered {
 /// A host with random activations.
 pub(crate) struct Host {
     pub(crate) runtime: Arc<Runtime>,
+    /// Cap on the logits of every layer.
+    pub(crate) softcap: Option<f32>,
     caches: Vec<TensorId>,
     rng: ChaCha8Rng,
     dtype: DType,
@@ -61,6 +63,7 @@ impl Host {
         let rng = ChaCha8Rng::seed_from_u64(seed);
         Self {
             runtime,
+            softcap: None,
             caches,
             rng,
             dtype,
@@ -188,7 +191,7 @@ impl Host {
                 keys: &keys,
                 values: &values,
                 softmax_scale: SCALE,
-                softcap: None,
+                softcap: self.softcap,
                 sliding_window: None,
             };
             let out = if new > 1 {
