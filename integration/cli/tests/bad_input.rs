@@ -318,3 +318,19 @@ fn policies_are_listed_with_their_fields() {
         assert!(text.contains(part), "{part:?} in {text}");
     }
 }
+
+/// A share that buys less than the method can work with is raised, and the answer says so.
+#[test]
+fn a_raised_budget_is_told() {
+    let desk = Desk::new();
+    let output = desk.run("-m @good.gguf --raw -p aaaabbbbccccddddaaaabbbbccccddddaaaabbbbccccddddaaaabbbbccccdddd --policy snap-kv --budget 10% --max-tokens 4 --ignore-eos --heads");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{told}");
+    for part in [
+        "note: the budget of 10%",
+        "snap-kv holds at least 32",
+        "layers 0-1: 35 35",
+    ] {
+        assert!(told.contains(part), "{part:?} in {told}");
+    }
+}

@@ -2,7 +2,9 @@
 use attention_kernels::{
     AccumulatedArgs, KeyNormsArgs, WindowArgs, key_norms, observe_accumulated, observe_window,
 };
-use kv_core::{Budget, Geometry, KeepPlan, LayerView, Needs, Observation, Policy, Registry};
+use kv_core::{
+    Budget, Geometry, KeepPlan, LayerView, Needs, Observation, Policy, Registry, granted,
+};
 
 use crate::{
     ConformError,
@@ -77,8 +79,13 @@ impl Bound {
 
     /// Tokens per KV head for a prompt, as a host works them out.
     pub(crate) fn tokens(&self, prompt: usize) -> usize {
-        let tokens = self.budget.tokens(&self.geometry, prompt);
-        tokens.max(self.needs.min_tokens)
+        granted(
+            &*self.policy,
+            &self.needs,
+            &self.geometry,
+            self.budget,
+            prompt,
+        )
     }
 
     /// Whether the policy wants to see anything of a prompt.
