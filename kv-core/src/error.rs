@@ -87,6 +87,46 @@ impl fmt::Display for ProfileError {
     }
 }
 
+impl ConfigError {
+    /// Refuses a value: `allowed` follows "must be". For a number that is not whole, see [`ConfigError::written`].
+    ///
+    /// ```
+    /// use kv_core::ConfigError;
+    /// let error = ConfigError::out_of_range("h2o", "recent", 0, "at least 1");
+    /// assert_eq!(error.to_string(), "policy h2o: `recent` is 0, must be at least 1");
+    /// ```
+    #[must_use]
+    pub fn out_of_range(
+        policy: &'static str,
+        field: &'static str,
+        value: impl fmt::Display,
+        allowed: impl Into<String>,
+    ) -> Self {
+        Self::OutOfRange {
+            policy,
+            field,
+            value: value.to_string(),
+            allowed: allowed.into(),
+        }
+    }
+
+    /// A number as a user would write it: with an exponent from 1e15 on.
+    ///
+    /// ```
+    /// use kv_core::ConfigError;
+    /// assert_eq!(ConfigError::written(0.5), "0.5");
+    /// assert_eq!(ConfigError::written(1e300), "1e300");
+    /// ```
+    #[must_use]
+    pub fn written(number: f64) -> String {
+        if number.abs() < 1e15 {
+            number.to_string()
+        } else {
+            format!("{number:e}")
+        }
+    }
+}
+
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -156,4 +196,38 @@ pub enum CacheError {
         /// The layer.
         layer: usize,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_is_written_as_a_user_would() {
+        for (number, text) in [
+            (0.0, "0"),
+            (-0.1, "-0.1"),
+            (20.0, "20"),
+            (999_999_999_999_999.0, "999999999999999"),
+            (1e15, "1e15"),
+            (-1.5e300, "-1.5e300"),
+            (f64::INFINITY, "inf"),
+            (f64::NEG_INFINITY, "-inf"),
+            (f64::NAN, "NaN"),
+        ] {
+            assert_eq!(ConfigError::written(number), text);
+        }
+    }
+
+    #[test]
+    fn a_refusal_holds_what_it_was_given() {
+        let expected = ConfigError::OutOfRange {
+            policy: "h2o",
+            field: "recent",
+            value: "65".into(),
+            allowed: "at most 64".into(),
+        };
+        let error = ConfigError::out_of_range("h2o", "recent", 65, format!("at most {}", 64));
+        assert_eq!(error, expected);
+    }
 }

@@ -54,13 +54,12 @@ impl Pyramid {
         if self.beta >= 1.0 && self.beta.is_finite() {
             return Ok(());
         }
-        Err(ConfigError::OutOfRange {
+        Err(ConfigError::out_of_range(
             policy,
-            field: "beta",
-            value: self.beta.to_string(),
-            allowed: "a number from 1 (no pyramid): the last layer gets 1/beta of the average"
-                .into(),
-        })
+            "beta",
+            ConfigError::written(self.beta),
+            "a number from 1 (no pyramid): the last layer gets 1/beta of the average",
+        ))
     }
 
     /// Tokens per KV head of every layer besides the window, `[L]`, each at most `prompt - w`, for a prompt of `prompt`
@@ -166,6 +165,17 @@ mod tests {
         let exact = pyramid(32, 32, PyramidRounding::Exact).bases(4000, 512);
         assert_eq!((exact[0], exact[31]), (936, 24));
         assert_eq!(exact.iter().sum::<usize>(), 15_360);
+    }
+
+    #[test]
+    fn a_huge_beta_is_refused_in_few_digits() {
+        let beta = -1e300;
+        let steep = Pyramid {
+            beta,
+            ..pyramid(32, 32, PyramidRounding::Exact)
+        };
+        let error = steep.check("pyramid-kv").expect_err("is refused");
+        assert!(error.to_string().contains("`beta` is -1e300,"), "{error}");
     }
 
     proptest! {

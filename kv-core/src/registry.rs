@@ -95,7 +95,9 @@ fn check_fields(entry: &Entry, config: &Map<String, Value>) -> Result<(), Config
     let Some(stranger) = config.keys().find(|field| !known.contains_key(*field)) else {
         return Ok(());
     };
-    let names: Vec<String> = known.keys().map(|field| format!("`{field}`")).collect();
+    let mut names: Vec<String> = known.keys().map(|field| format!("`{field}`")).collect();
+    // A map keeps its own order or sorts, as another crate of the build may ask.
+    names.sort_unstable();
     let reason = if names.is_empty() {
         format!("unknown field `{stranger}`, there are no fields")
     } else {

@@ -60,40 +60,35 @@ impl WindowedScore {
         geometry: &Geometry,
         budget: Budget,
     ) -> Result<(), ConfigError> {
-        let refuse = |field, value: usize, allowed| {
-            Err(ConfigError::OutOfRange {
-                policy,
-                field,
-                value: value.to_string(),
-                allowed,
-            })
-        };
         let most = budget
             .fixed_tokens(geometry)
             .unwrap_or(geometry.max_positions);
         if self.window == 0 {
-            return refuse(
+            return Err(ConfigError::out_of_range(
+                policy,
                 "window",
                 0,
-                "at least 1: the newest token is always kept".into(),
-            );
+                "at least 1: the newest token is always kept",
+            ));
         }
         if self.window > most {
-            return refuse(
+            return Err(ConfigError::out_of_range(
+                policy,
                 "window",
                 self.window,
                 format!("at most the {most} tokens that a head may hold"),
-            );
+            ));
         }
         if self.kernel.is_multiple_of(2) || self.kernel > geometry.max_positions {
-            return refuse(
+            return Err(ConfigError::out_of_range(
+                policy,
                 "kernel",
                 self.kernel,
                 format!(
                     "odd, from 1 (no pooling) to {}",
                     geometry.max_positions.max(1)
                 ),
-            );
+            ));
         }
         Ok(())
     }

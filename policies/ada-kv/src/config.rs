@@ -1,6 +1,4 @@
 //! What a user writes, and what of it is refused.
-use std::fmt;
-
 use kv_core::{
     Budget, ConfigError, Geometry, LayerShares, PolicyConfig, Pooling, Pyramid, PyramidRounding,
     Reduce, ReductionOrder, ScoreKind, WindowedScore,
@@ -138,31 +136,39 @@ impl AdaKvConfig {
 
     fn check_split(&self, geometry: &Geometry) -> Result<(), ConfigError> {
         if !(0.0..=1.0).contains(&self.alpha) {
-            return Err(refusal(
+            return Err(ConfigError::out_of_range(
+                Self::NAME,
                 "alpha",
-                self.alpha,
-                "from 0 (all by the scores) to 1 (the same for every head)".into(),
+                ConfigError::written(self.alpha),
+                "from 0 (all by the scores) to 1 (the same for every head)",
             ));
         }
         if self.skip > geometry.layers {
             let allowed = format!("at most {}, the layers of the model", geometry.layers);
-            return Err(refusal("skip", self.skip, allowed));
+            return Err(ConfigError::out_of_range(
+                Self::NAME,
+                "skip",
+                self.skip,
+                allowed,
+            ));
         }
         if self.safeguard == Safeguard::Mix {
             return Ok(());
         }
         if self.rounding == SplitRounding::Authors {
-            return Err(refusal(
+            return Err(ConfigError::out_of_range(
+                Self::NAME,
                 "rounding",
                 "authors",
-                "exact with `safeguard` = guarantee: there is nothing to round".into(),
+                "exact with `safeguard` = guarantee: there is nothing to round",
             ));
         }
         if self.normalize {
-            return Err(refusal(
+            return Err(ConfigError::out_of_range(
+                Self::NAME,
                 "normalize",
                 true,
-                "false with `safeguard` = guarantee: it ranks the scores as they are".into(),
+                "false with `safeguard` = guarantee: it ranks the scores as they are",
             ));
         }
         Ok(())
@@ -170,18 +176,19 @@ impl AdaKvConfig {
 
     fn check_decode(&self) -> Result<(), ConfigError> {
         if self.decode == Decode::Evict && self.score == ScoreKind::Window {
-            return Err(refusal(
+            return Err(ConfigError::out_of_range(
+                Self::NAME,
                 "decode",
                 "evict",
-                "append with `score` = window: new tokens get no such score to be evicted by"
-                    .into(),
+                "append with `score` = window: new tokens get no such score to be evicted by",
             ));
         }
         if self.decode == Decode::Evict && self.group == Reduce::Max {
-            return Err(refusal(
+            return Err(ConfigError::out_of_range(
+                Self::NAME,
                 "group",
                 "max",
-                "mean or sum where `decode` is evict: rows of later steps are reduced before they are added".into(),
+                "mean or sum where `decode` is evict: rows of later steps are reduced before they are added",
             ));
         }
         Ok(())
@@ -190,10 +197,11 @@ impl AdaKvConfig {
     fn pyramid(&self, geometry: &Geometry) -> Result<Option<Pyramid>, ConfigError> {
         match (self.layers, self.beta) {
             (LayerShares::Uniform, None) => Ok(None),
-            (LayerShares::Uniform, Some(beta)) => Err(refusal(
+            (LayerShares::Uniform, Some(beta)) => Err(ConfigError::out_of_range(
+                Self::NAME,
                 "beta",
-                beta,
-                "left out with `layers` = uniform: there is no pyramid".into(),
+                ConfigError::written(beta),
+                "left out with `layers` = uniform: there is no pyramid",
             )),
             (LayerShares::Pyramid, beta) => {
                 let pyramid = Pyramid {
@@ -209,14 +217,5 @@ impl AdaKvConfig {
                 Ok(Some(pyramid))
             }
         }
-    }
-}
-
-fn refusal(field: &'static str, value: impl fmt::Display, allowed: String) -> ConfigError {
-    ConfigError::OutOfRange {
-        policy: AdaKvConfig::NAME,
-        field,
-        value: value.to_string(),
-        allowed,
     }
 }

@@ -97,24 +97,6 @@ impl PolicyConfig for DuoAttentionConfig {
     }
 }
 
-fn refusal(field: &'static str, value: impl ToString, allowed: impl Into<String>) -> ConfigError {
-    ConfigError::OutOfRange {
-        policy: DuoAttentionConfig::NAME,
-        field,
-        value: value.to_string(),
-        allowed: allowed.into(),
-    }
-}
-
-/// A number as a user would write it.
-fn written(number: f64) -> String {
-    if number.abs() < 1e15 {
-        number.to_string()
-    } else {
-        format!("{number:e}")
-    }
-}
-
 impl DuoAttentionConfig {
     /// What divides the heads.
     fn cut(&self) -> Result<Cut, ConfigError> {
@@ -123,20 +105,23 @@ impl DuoAttentionConfig {
             ("threshold", self.threshold, "values are clipped to that"),
         ] {
             if let Some(value) = value.filter(|value| !(0.0..=1.0).contains(value)) {
-                return Err(refusal(
+                return Err(ConfigError::out_of_range(
+                    Self::NAME,
                     field,
-                    written(value),
+                    ConfigError::written(value),
                     format!("from 0 to 1: {meaning}"),
                 ));
             }
         }
         match (self.sparsity, self.threshold, self.selection) {
-            (Some(_), Some(threshold), _) => Err(refusal(
+            (Some(_), Some(threshold), _) => Err(ConfigError::out_of_range(
+                Self::NAME,
                 "threshold",
                 threshold,
                 "left out where `sparsity` is given: either of them divides the heads",
             )),
-            (None, Some(_), Selection::Quantile) => Err(refusal(
+            (None, Some(_), Selection::Quantile) => Err(ConfigError::out_of_range(
+                Self::NAME,
                 "selection",
                 "quantile",
                 "exact where `threshold` is given: it divides the heads by itself",
@@ -156,14 +141,16 @@ impl DuoAttentionConfig {
     fn check_window(&self, geometry: &Geometry) -> Result<(), ConfigError> {
         let most = geometry.max_positions;
         if self.recent == Some(0) {
-            return Err(refusal(
+            return Err(ConfigError::out_of_range(
+                Self::NAME,
                 "recent",
                 0,
                 "at least 1: the newest token is always kept",
             ));
         }
         if let Some(sinks) = self.sinks.filter(|&sinks| sinks >= most) {
-            return Err(refusal(
+            return Err(ConfigError::out_of_range(
+                Self::NAME,
                 "sinks",
                 sinks,
                 format!("below the {most} positions of the model"),
@@ -171,7 +158,8 @@ impl DuoAttentionConfig {
         }
         let sinks = self.sinks.unwrap_or(0);
         match self.recent {
-            Some(recent) if recent > most - sinks => Err(refusal(
+            Some(recent) if recent > most - sinks => Err(ConfigError::out_of_range(
+                Self::NAME,
                 "recent",
                 recent,
                 format!(

@@ -82,19 +82,6 @@ impl PolicyConfig for H2oConfig {
     }
 }
 
-fn refuse(
-    field: &'static str,
-    value: impl ToString,
-    allowed: impl Into<String>,
-) -> Result<(), ConfigError> {
-    Err(ConfigError::OutOfRange {
-        policy: H2oConfig::NAME,
-        field,
-        value: value.to_string(),
-        allowed: allowed.into(),
-    })
-}
-
 impl H2oConfig {
     /// Slots for the newcomer: a head that evicts holds the next victim until then.
     pub(crate) fn newcomer(&self) -> usize {
@@ -129,38 +116,42 @@ impl H2oConfig {
     fn check_share(&self) -> Result<(), ConfigError> {
         let share = self.heavy_share;
         if !(0.0..=1.0).contains(&share) {
-            let value = if share.abs() < 1e15 {
-                share.to_string()
-            } else {
-                format!("{share:e}")
-            };
-            return refuse("heavy_share", value, "from 0 to 1: a share of the budget");
+            let value = ConfigError::written(share);
+            return Err(ConfigError::out_of_range(
+                Self::NAME,
+                "heavy_share",
+                value,
+                "from 0 to 1: a share of the budget",
+            ));
         }
         let is_sized = self.heavy.is_some() || self.recent.is_some();
         if is_sized && share.to_bits() != HALF.to_bits() {
-            return refuse(
+            return Err(ConfigError::out_of_range(
+                Self::NAME,
                 "heavy_share",
                 share,
                 "left out where `heavy` or `recent` is given: they decide the split",
-            );
+            ));
         }
         Ok(())
     }
 
     fn check_score(&self) -> Result<(), ConfigError> {
         if self.score == Score::Mean && self.decode == Decode::Evict {
-            return refuse(
+            return Err(ConfigError::out_of_range(
+                Self::NAME,
                 "score",
                 "mean",
                 "sum where `decode` is evict: the attention of later steps is added to the score",
-            );
+            ));
         }
         if self.group == Reduce::Max && self.decode == Decode::Evict {
-            return refuse(
+            return Err(ConfigError::out_of_range(
+                Self::NAME,
                 "group",
                 "max",
                 "sum or mean where `decode` is evict: rows of later steps are reduced before they are added",
-            );
+            ));
         }
         Ok(())
     }
@@ -168,16 +159,18 @@ impl H2oConfig {
     fn check_recent(&self) -> Result<(), ConfigError> {
         let has_heavy = self.heavy.is_some_and(|heavy| heavy > 0);
         match (self.recent, self.decode) {
-            (Some(0), Decode::Evict) => refuse(
+            (Some(0), Decode::Evict) => Err(ConfigError::out_of_range(
+                Self::NAME,
                 "recent",
                 0,
                 "at least 1 where `decode` is evict: the newest token is always kept",
-            ),
-            (Some(0), Decode::Append) if !has_heavy => refuse(
+            )),
+            (Some(0), Decode::Append) if !has_heavy => Err(ConfigError::out_of_range(
+                Self::NAME,
                 "recent",
                 0,
                 "at least 1 unless `heavy` is given: the newest token is always kept",
-            ),
+            )),
             _ => Ok(()),
         }
     }
@@ -208,15 +201,21 @@ impl H2oConfig {
                 most - newcomer,
                 slot.replace(" and", " less")
             );
-            return refuse("recent", recent, allowed);
+            return Err(ConfigError::out_of_range(
+                Self::NAME,
+                "recent",
+                recent,
+                allowed,
+            ));
         }
         let left = most - newcomer - recent;
         match self.heavy {
-            Some(heavy) if heavy > left => refuse(
+            Some(heavy) if heavy > left => Err(ConfigError::out_of_range(
+                Self::NAME,
                 "heavy",
                 heavy,
                 format!("at most {left}: {most} tokens per head less {recent} recent{slot}"),
-            ),
+            )),
             _ => Ok(()),
         }
     }
@@ -224,16 +223,18 @@ impl H2oConfig {
     /// Without a budget there is no rest that the other size could be.
     fn check_both_given(&self) -> Result<(), ConfigError> {
         match (self.heavy, self.recent) {
-            (Some(_), None) => refuse(
+            (Some(_), None) => Err(ConfigError::out_of_range(
+                Self::NAME,
                 "recent",
                 "not given",
                 "given next to `heavy` where there is no budget",
-            ),
-            (None, Some(_)) => refuse(
+            )),
+            (None, Some(_)) => Err(ConfigError::out_of_range(
+                Self::NAME,
                 "heavy",
                 "not given",
                 "given next to `recent` where there is no budget",
-            ),
+            )),
             _ => Ok(()),
         }
     }

@@ -129,28 +129,6 @@ impl PolicyConfig for HeadKvConfig {
     }
 }
 
-fn refuse(
-    field: &'static str,
-    value: impl ToString,
-    allowed: impl Into<String>,
-) -> Result<(), ConfigError> {
-    Err(ConfigError::OutOfRange {
-        policy: HeadKvConfig::NAME,
-        field,
-        value: value.to_string(),
-        allowed: allowed.into(),
-    })
-}
-
-/// A number as a user would write it.
-fn written(number: f64) -> String {
-    if number.abs() < 1e15 {
-        number.to_string()
-    } else {
-        format!("{number:e}")
-    }
-}
-
 impl HeadKvConfig {
     const fn score(&self) -> WindowedScore {
         WindowedScore {
@@ -165,18 +143,20 @@ impl HeadKvConfig {
 
     fn check_numbers(&self) -> Result<(), ConfigError> {
         if !(self.beta >= 1.0 && self.beta.is_finite()) {
-            return refuse(
+            return Err(ConfigError::out_of_range(
+                Self::NAME,
                 "beta",
-                written(self.beta),
+                ConfigError::written(self.beta),
                 "a number from 1: one part in beta of the budget is shared by importance",
-            );
+            ));
         }
         if !(0.0..=MOST_TEMP).contains(&self.temp) {
-            return refuse(
+            return Err(ConfigError::out_of_range(
+                Self::NAME,
                 "temp",
-                written(self.temp),
+                ConfigError::written(self.temp),
                 format!("from 0 (all heads equal) to {MOST_TEMP}: an exponent"),
-            );
+            ));
         }
         Ok(())
     }
@@ -187,18 +167,20 @@ impl HeadKvConfig {
             return Ok(());
         }
         if self.layers == LayerShares::Pyramid {
-            return refuse(
+            return Err(ConfigError::out_of_range(
+                Self::NAME,
                 "layers",
                 "pyramid",
                 "uniform where `rounding` is authors: their budgets are over all layers",
-            );
+            ));
         }
         if self.head_group == HeadGroup::Max {
-            return refuse(
+            return Err(ConfigError::out_of_range(
+                Self::NAME,
                 "head_group",
                 "max",
                 "mean where `rounding` is authors: query heads are rounded first",
-            );
+            ));
         }
         Ok(())
     }
@@ -206,17 +188,23 @@ impl HeadKvConfig {
     fn pyramid(&self, geometry: &Geometry) -> Result<Option<Pyramid>, ConfigError> {
         let steepness = self.pyramid_beta;
         if let Some(beta) = steepness.filter(|beta| !(*beta >= 1.0 && beta.is_finite())) {
-            refuse(
+            return Err(ConfigError::out_of_range(
+                Self::NAME,
                 "pyramid_beta",
-                written(beta),
+                ConfigError::written(beta),
                 "a number from 1 (no pyramid): the last layer gets 1/pyramid_beta of the average",
-            )?;
+            ));
         }
         match (self.layers, steepness) {
             (LayerShares::Uniform, None) => Ok(None),
             (LayerShares::Uniform, Some(beta)) => {
                 let allowed = "left out unless `layers` is pyramid";
-                refuse("pyramid_beta", written(beta), allowed).map(|()| None)
+                Err(ConfigError::out_of_range(
+                    Self::NAME,
+                    "pyramid_beta",
+                    ConfigError::written(beta),
+                    allowed,
+                ))
             }
             (LayerShares::Pyramid, beta) => Ok(Some(Pyramid {
                 layers: geometry.layers,

@@ -53,37 +53,32 @@ impl PolicyConfig for StreamingLlmConfig {
 
     fn bind(self, geometry: &Geometry, budget: Budget) -> Result<StreamingLlm, ConfigError> {
         let Self { sinks, recent } = self;
-        let refuse = |field, value: usize, allowed| {
-            Err(ConfigError::OutOfRange {
-                policy: Self::NAME,
-                field,
-                value: value.to_string(),
-                allowed,
-            })
-        };
         let budget_tokens = budget.fixed_tokens(geometry);
         let most = budget_tokens.unwrap_or(geometry.max_positions);
         if sinks >= most {
-            return refuse(
+            return Err(ConfigError::out_of_range(
+                Self::NAME,
                 "sinks",
                 sinks,
                 format!("below the {most} tokens that a head may hold"),
-            );
+            ));
         }
         match recent {
-            Some(0) => refuse(
+            Some(0) => Err(ConfigError::out_of_range(
+                Self::NAME,
                 "recent",
                 0,
-                "at least 1: the newest token is always kept".into(),
-            ),
-            Some(recent) if recent > most - sinks => refuse(
+                "at least 1: the newest token is always kept",
+            )),
+            Some(recent) if recent > most - sinks => Err(ConfigError::out_of_range(
+                Self::NAME,
                 "recent",
                 recent,
                 format!(
                     "at most {}: {most} tokens per head less {sinks} sinks",
                     most - sinks
                 ),
-            ),
+            )),
             Some(_) => Ok(StreamingLlm { sinks, recent }),
             None if budget == Budget::Full => {
                 let recent = DEFAULT_RECENT.min(most - sinks);

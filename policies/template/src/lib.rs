@@ -46,12 +46,12 @@ impl PolicyConfig for RecentOnlyConfig {
                 recent: self.recent,
             });
         }
-        Err(ConfigError::OutOfRange {
-            policy: Self::NAME,
-            field: "recent",
-            value: self.recent.to_string(),
-            allowed: format!("from 1 to the {most} tokens that a head may hold"),
-        })
+        Err(ConfigError::out_of_range(
+            Self::NAME,
+            "recent",
+            self.recent,
+            format!("from 1 to the {most} tokens that a head may hold"),
+        ))
     }
 }
 // ANCHOR_END: bind
