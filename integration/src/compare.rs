@@ -156,7 +156,7 @@ async fn start(engine: &EngineConfig, cache: CacheConfig) -> Result<Engine, Star
 fn divergence(p: &[f32], q: &[f32]) -> f64 {
     let (p, q) = (log_softmax(p), log_softmax(q));
     // A token that cannot come adds nothing.
-    let possible = p.iter().zip(&q).filter(|(p, _)| **p > f64::NEG_INFINITY);
+    let possible = p.iter().zip(&q).filter(|(p, _)| **p != f64::NEG_INFINITY);
     let sum: f64 = possible.map(|(p, q)| p.exp() * (p - q)).sum();
     // Rounding may leave a hair below zero where the two are the same; what is no number stays none.
     if sum < 0.0 { 0.0 } else { sum }
