@@ -34,6 +34,7 @@ mod failure;
 mod golden;
 mod optional;
 mod plan;
+mod prompts;
 mod replay;
 mod setup;
 
@@ -52,6 +53,7 @@ pub use plan::{
     plan_keeps_all_when_there_is_room, plan_keeps_the_newest, plan_keeps_the_pins,
     plan_names_real_slots, plan_reads_only_what_it_asked_for, plan_uses_what_it_asked_for,
 };
+pub use prompts::golden_prompts;
 pub use replay::replay_keeps_every_byte;
 
 /// A property of a policy, tried on each of several configurations.
