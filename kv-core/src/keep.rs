@@ -55,6 +55,12 @@ impl Pins {
         Self { spans }
     }
 
+    /// The spans, `start` and `end` of each: ascending, disjoint, none empty.
+    #[must_use]
+    pub fn spans(&self) -> &[(u32, u32)] {
+        &self.spans
+    }
+
     /// Whether a position is pinned.
     #[must_use]
     pub fn contains(&self, position: Position) -> bool {
@@ -75,27 +81,52 @@ impl Pins {
     }
 }
 
-#[derive(Debug, Clone, PartialEq)]
-enum Verb {
+/// One thing that a plan says. A backend that carries plans out on its device keeps what all verbs of a plan keep, and
+/// the newest token and the pins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verb {
+    /// [`KeepPlan::window`].
     Window {
+        /// The head.
         head: usize,
+        /// Oldest tokens kept.
         sinks: usize,
+        /// Newest tokens kept.
         recent: usize,
     },
+    /// [`KeepPlan::top`].
     Top {
+        /// The head.
         head: usize,
+        /// Highest scores kept outside the window.
         count: usize,
+        /// Newest tokens kept.
         recent: usize,
     },
+    /// [`KeepPlan::top_across_heads`].
     TopAcrossHeads {
+        /// Tokens that the layer keeps.
         total: usize,
+        /// Highest scores that every head keeps outside the window.
         floor_per_head: usize,
+        /// Newest tokens that every head keeps.
         recent: usize,
     },
+    /// [`KeepPlan::slots`].
     Slots {
+        /// The head.
         head: usize,
+        /// The slots kept, in any order; doubles and slots that do not exist mean nothing.
         slots: Vec<u32>,
     },
+}
+
+impl Verb {
+    /// Whether it ranks by scores.
+    #[must_use]
+    pub const fn reads_scores(&self) -> bool {
+        matches!(self, Self::Top { .. } | Self::TopAcrossHeads { .. })
+    }
 }
 
 /// What the heads of a layer keep. A fresh plan keeps everything; each verb narrows it, and what two verbs say of one
@@ -133,6 +164,18 @@ impl KeepPlan {
     #[must_use]
     pub fn heads(&self) -> usize {
         self.growth.len()
+    }
+
+    /// What it says, in the order in which it was said.
+    #[must_use]
+    pub fn verbs(&self) -> &[Verb] {
+        &self.verbs
+    }
+
+    /// How each head grows, `[H]`.
+    #[must_use]
+    pub fn growth(&self) -> &[Growth] {
+        &self.growth
     }
 
     /// Keeps a head's `sinks` oldest tokens and its `recent` newest.
@@ -217,11 +260,12 @@ impl KeepPlan {
             .enumerate()
             .map(|(head, mask)| survivors(view, head, mask, pins))
             .collect();
-        let scores = view.observed().map(|scores| {
-            let of = |(slots, row): (&Vec<u32>, &&[f32])| {
+        let scores = view.is_observed().then(|| {
+            let of = |(head, slots): (usize, &Vec<u32>)| {
+                let row = view.scores(head);
                 slots.iter().map(|&slot| row[slot as usize]).collect()
             };
-            slots.iter().zip(scores).map(of).collect()
+            slots.iter().enumerate().map(of).collect()
         });
         Kept {
             slots,

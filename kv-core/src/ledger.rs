@@ -3,7 +3,7 @@ use std::collections::HashMap;
 
 use crate::{
     CacheError, Demand, Geometry, HeadTable, Kept, Page, PageId, PagePool, Pins, Place, Position,
-    Reservation, SeqId, Slot,
+    Reservation, SeqId, Slot, Target,
 };
 
 /// Where a token is written.
@@ -297,6 +297,54 @@ impl Ledger {
         layer: usize,
         position: Position,
     ) -> Result<Vec<Address>, CacheError> {
+        let slots = self.enter(seq, layer, position, |_| false)?;
+        let tables = self.layer(seq, layer)?.iter().zip(slots);
+        Ok(tables
+            .filter_map(|(table, slot)| Some(address(table, slot?)))
+            .collect())
+    }
+
+    /// As [`Ledger::append`], for a host whose pages lie on a device. Where that device holds the scores (`has_scores`) and the
+    /// lowest one goes, the device says which one that is, and it alone knows the positions of that head from then on.
+    ///
+    /// # Errors
+    ///
+    /// As [`Ledger::append`].
+    pub fn append_on_device(
+        &mut self,
+        seq: SeqId,
+        layer: usize,
+        position: Position,
+        has_scores: bool,
+    ) -> Result<Vec<Target>, CacheError> {
+        let pins = self.sequence(seq)?.pins.clone();
+        let evicts = |table: &HeadTable| table.evicts(position, &pins).filter(|_| has_scores);
+        let slots = self.enter(seq, layer, position, |table| evicts(table).is_some())?;
+        let tables = self.layer(seq, layer)?.iter().zip(slots);
+        Ok(tables
+            .map(|(table, slot)| match slot {
+                Some(slot) => Target::Slot(slot),
+                None => Target::Lowest {
+                    recent: evicts(table).unwrap_or_default(),
+                },
+            })
+            .collect())
+    }
+
+    /// The heads of one layer of an open sequence, `[H]`.
+    fn layer(&self, seq: SeqId, layer: usize) -> Result<&[HeadTable], CacheError> {
+        let first = self.geometry.head_index(layer, 0);
+        Ok(&self.sequence(seq)?.heads[first..first + self.geometry.kv_heads])
+    }
+
+    /// Enters one token into every head of a layer; `None` for heads whose slot a device chooses, as `is_blind` says.
+    fn enter(
+        &mut self,
+        seq: SeqId,
+        layer: usize,
+        position: Position,
+        is_blind: impl Fn(&HeadTable) -> bool,
+    ) -> Result<Vec<Option<Slot>>, CacheError> {
         let Geometry {
             layers, kv_heads, ..
         } = self.geometry;
@@ -308,23 +356,33 @@ impl Ledger {
             .get_mut(&seq)
             .ok_or(CacheError::UnknownSequence(seq))?;
         let tables = &mut sequence.heads[layer * kv_heads..(layer + 1) * kv_heads];
-        let places: Vec<Place> = tables
+        let places: Vec<Option<Place>> = tables
             .iter()
-            .map(|table| table.place_of(position, &sequence.pins))
+            .map(|table| (!is_blind(table)).then(|| table.place_of(position, &sequence.pins)))
             .collect();
         let begun = tables
             .iter()
             .zip(&places)
-            .filter(|(table, place)| **place == Place::Append && table.is_packed());
+            .filter(|(table, place)| **place == Some(Place::Append) && table.is_packed());
         sequence.reservation.ensure(begun.count())?;
-        let mut addresses = Vec::with_capacity(kv_heads);
+        let mut slots = Vec::with_capacity(kv_heads);
         for (table, place) in tables.iter_mut().zip(places) {
-            let slot = table.insert(position, place, &sequence.pins, &mut sequence.reservation)?;
-            sequence.overwrites += u64::from(matches!(place, Place::Overwrite(_)));
-            addresses.push(address(table, slot));
+            sequence.overwrites += u64::from(place != Some(Place::Append));
+            slots.push(match place {
+                Some(place) => Some(table.insert(
+                    position,
+                    place,
+                    &sequence.pins,
+                    &mut sequence.reservation,
+                )?),
+                None => {
+                    table.overwrite_blindly();
+                    None
+                }
+            });
         }
         sequence.note(position.index() + 1);
-        Ok(addresses)
+        Ok(slots)
     }
 
     /// The scores of one head, by slot, to add what was observed.

@@ -30,6 +30,19 @@ pub enum Place {
     Overwrite(Slot),
 }
 
+/// Where a newcomer goes whose victim may have to be named by the device that holds the scores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// Into this slot.
+    Slot(Slot),
+    /// Into the slot with the lowest score that is neither pinned nor among the `recent` newest tokens; of equal scores
+    /// the later position goes.
+    Lowest {
+        /// Newest tokens, never evicted.
+        recent: usize,
+    },
+}
+
 /// One head's slots, `T` of them, in `ceil(T / B)` pages.
 ///
 /// Slot `s` lies in page `s / B` at offset `s % B`. Keys are stored after `RoPE`, so the order of the slots means
@@ -46,6 +59,8 @@ pub struct HeadTable {
     growth: Growth,
     /// Where a ring looks for its next victim.
     cursor: usize,
+    /// Whether a device has overwritten slots that it did not name.
+    is_blind: bool,
 }
 
 impl HeadTable {
@@ -61,6 +76,7 @@ impl HeadTable {
             pinned: Vec::new(),
             growth: Growth::Append,
             cursor: 0,
+            is_blind: false,
         }
     }
 
@@ -88,9 +104,13 @@ impl HeadTable {
         &self.page_ids
     }
 
-    /// Positions held, by slot.
+    /// Positions held, by slot. None at all once a device has overwritten slots that it did not name
+    /// ([`Ledger::append_on_device`](crate::Ledger::append_on_device)): then only the device knows them.
     #[must_use]
     pub fn positions(&self) -> &[Position] {
+        if self.is_blind {
+            return &[];
+        }
         &self.positions
     }
 
@@ -203,8 +223,7 @@ impl HeadTable {
                 self.ring_victim(sinks)
             }
             Growth::EvictLowest { limit, recent } if self.unpinned(0) >= limit => {
-                // The limit is a promise and the window is not: it gives way where both cannot be had.
-                self.lowest(recent.min(limit.saturating_sub(1)))
+                self.lowest(protected(limit, recent))
             }
             Growth::Ring { .. } | Growth::EvictLowest { .. } => None,
         };
@@ -218,6 +237,23 @@ impl HeadTable {
         } else {
             self.place()
         }
+    }
+
+    /// How many of the newest tokens are protected, if the token at `position` drives out the lowest score of the others.
+    pub(crate) fn evicts(&self, position: Position, pins: &Pins) -> Option<usize> {
+        match self.growth {
+            Growth::EvictLowest { limit, recent }
+                if !pins.contains(position) && self.unpinned(0) >= limit =>
+            {
+                Some(protected(limit, recent))
+            }
+            _ => None,
+        }
+    }
+
+    /// A device puts a token into a slot of its own choice. It drives out one token, and neither is pinned.
+    pub(crate) const fn overwrite_blindly(&mut self) {
+        self.is_blind = true;
     }
 
     /// Slots from `first` on that are not pinned.
@@ -267,6 +303,11 @@ impl HeadTable {
     pub(crate) fn into_pages(self) -> Vec<Page> {
         self.pages
     }
+}
+
+/// The limit is a promise and the window is not: it gives way where both cannot be had.
+fn protected(limit: usize, recent: usize) -> usize {
+    recent.min(limit.saturating_sub(1))
 }
 
 #[cfg(test)]

@@ -1,5 +1,19 @@
 //! What a policy may read when it plans: one layer of one sequence.
+use std::fmt;
+
 use crate::{Observation, Position};
+
+/// Scores that a host fetches from its device only if a policy reads them itself, instead of saying what to do with them.
+pub trait ScoreSource: fmt::Debug {
+    /// The scores, `[H][T]`. Called more than once, and fetches once.
+    fn rows(&self) -> &[Vec<f32>];
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Scores<'a> {
+    Rows(&'a [&'a [f32]]),
+    Source(&'a dyn ScoreSource),
+}
 
 /// Which forward pass has just finished.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +37,7 @@ pub struct LayerView<'a> {
     pub budget: usize,
     heads: usize,
     positions: Option<&'a [&'a [Position]]>,
-    scores: Option<(Observation, &'a [&'a [f32]])>,
+    scores: Option<(Observation, Scores<'a>)>,
 }
 
 impl<'a> LayerView<'a> {
@@ -76,7 +90,18 @@ impl<'a> LayerView<'a> {
                 "one score for each slot of head {head}"
             );
         }
-        self.scores = Some((observation, scores));
+        self.scores = Some((observation, Scores::Rows(scores)));
+        self
+    }
+
+    /// As [`LayerView::with_scores`], for scores that are somewhere else until a policy reads them.
+    #[must_use]
+    pub const fn with_score_source(
+        mut self,
+        observation: Observation,
+        source: &'a dyn ScoreSource,
+    ) -> Self {
+        self.scores = Some((observation, Scores::Source(source)));
         self
     }
 
@@ -136,9 +161,9 @@ impl<'a> LayerView<'a> {
         slots
     }
 
-    /// What was observed of all heads, `[H][T]`, if anything was.
-    pub(crate) fn observed(&self) -> Option<&'a [&'a [f32]]> {
-        self.scores.map(|(_, scores)| scores)
+    /// Whether anything was observed.
+    pub(crate) const fn is_observed(&self) -> bool {
+        self.scores.is_some()
     }
 
     /// What was observed of a head, `[T]`; higher keeps.
@@ -151,6 +176,9 @@ impl<'a> LayerView<'a> {
         let Some((_, scores)) = self.scores else {
             panic!("scores were read, but `needs()` names `Observation::None`");
         };
-        scores[head]
+        match scores {
+            Scores::Rows(rows) => rows[head],
+            Scores::Source(source) => &source.rows()[head],
+        }
     }
 }
