@@ -20,7 +20,7 @@ fn bench(criterion: &mut Criterion) {
         .sample_size(30)
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_secs(1));
-    for dtype in [KvDtype::F32, KvDtype::F16] {
+    for dtype in [KvDtype::F32, KvDtype::F16, KvDtype::Bf16] {
         for tokens in [256, 1024, 4096] {
             let (store, tables) = store(dtype, tokens, &mut rng);
             let heads: Vec<HeadSlots<'_>> = tables

@@ -5,7 +5,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use attention_kernels::{
-    AccumulatedArgs, AttendArgs, HeadSlots, KvDtype, WindowArgs, attend_into, attend_observed_into,
+    AttendArgs, HeadSlots, KvDtype, PromptArgs, attend_into, attend_observed_into,
     observe_accumulated, observe_window,
 };
 use criterion::measurement::WallTime;
@@ -22,7 +22,7 @@ const TOKENS: usize = 1000;
 fn prompt(measurements: &mut BenchmarkGroup<'_, WallTime>, rng: &mut ChaCha8Rng) {
     let queries = numbers(rng, HEADS * GROUP * TOKENS * HEAD_DIM);
     let keys = numbers(rng, HEADS * TOKENS * HEAD_DIM);
-    let args = WindowArgs {
+    let args = PromptArgs {
         queries: &queries,
         keys: &keys,
         rows: TOKENS,
@@ -31,28 +31,16 @@ fn prompt(measurements: &mut BenchmarkGroup<'_, WallTime>, rng: &mut ChaCha8Rng)
         head_dim: HEAD_DIM,
         scale: 0.125,
         softcap: None,
-        window: 32,
-        reduction: Reduction {
-            pool: Pool::Average(7),
-            ..Reduction::MEAN
-        },
+    };
+    let pooled = Reduction {
+        pool: Pool::Average(7),
+        ..Reduction::MEAN
     };
     measurements.bench_function(format!("window of 32, n={TOKENS}"), |bencher| {
-        bencher.iter(|| observe_window(black_box(&args)));
+        bencher.iter(|| observe_window(black_box(&args), 32, pooled));
     });
-    let args = AccumulatedArgs {
-        queries: &queries,
-        keys: &keys,
-        rows: TOKENS,
-        tokens: TOKENS,
-        group: GROUP,
-        head_dim: HEAD_DIM,
-        scale: 0.125,
-        softcap: None,
-        reduction: Reduction::MEAN,
-    };
     measurements.bench_function(format!("accumulated, n={TOKENS}"), |bencher| {
-        bencher.iter(|| observe_accumulated(black_box(&args)));
+        bencher.iter(|| observe_accumulated(black_box(&args), Reduction::MEAN));
     });
 }
 

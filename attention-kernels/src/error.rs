@@ -2,6 +2,8 @@
 //!
 //! Every op checks its whole argument before it touches memory, so an op that returns an error has changed nothing.
 
+use kv_core::Observation;
+
 use crate::KvDtype;
 
 /// Why an op refused its arguments, or why a [`PageStore`](crate::PageStore) could not be made.
@@ -208,6 +210,13 @@ pub enum KernelError {
         head_dim: usize,
     },
 
+    /// An observation that no kernel supplies.
+    #[error("{observation} cannot be supplied: there are kernels for attention and for key norms")]
+    NotObserved {
+        /// Observation asked for.
+        observation: Observation,
+    },
+
     /// A window of no queries.
     #[error("a window must hold at least 1 query, got {window}")]
     WindowOutOfRange {
@@ -220,6 +229,54 @@ pub enum KernelError {
     PoolWidthOutOfRange {
         /// Width asked for.
         width: usize,
+    },
+
+    /// A part of a key that cannot be turned in pairs.
+    #[error(
+        "the rotary dim must be even, at least 2 and at most the head dim {head_dim}, got {rotary_dim}"
+    )]
+    RotaryDimOutOfRange {
+        /// `R`, elements to turn.
+        rotary_dim: usize,
+        /// `D`, elements per row.
+        head_dim: usize,
+    },
+
+    /// Tables of angles that do not match each other or the pairs.
+    #[error(
+        "the tables hold {cos} cosines and {sin} sines; there must be as many of both, in rows of {pairs}"
+    )]
+    AngleTables {
+        /// Cosines passed.
+        cos: usize,
+        /// Sines passed.
+        sin: usize,
+        /// `R / 2`, pairs of a key.
+        pairs: usize,
+    },
+
+    /// A shift further than the tables reach.
+    #[error(
+        "entry {index} moves a key by {by}, the tables have {positions} positions, 0 among them"
+    )]
+    ShiftOutOfRange {
+        /// Place of the entry in its list.
+        index: usize,
+        /// Positions to move by.
+        by: i32,
+        /// `P`, positions of the tables.
+        positions: usize,
+    },
+
+    /// A key that would be turned twice, in an order that a parallel backend does not keep.
+    #[error("entry {index} names page {page}, offset {offset} again; a call moves a key once")]
+    ShiftedTwice {
+        /// Place of the second entry in its list.
+        index: usize,
+        /// Page named.
+        page: u32,
+        /// Offset named.
+        offset: u32,
     },
 
     /// A buffer for attention rows of the wrong size.

@@ -96,6 +96,26 @@ impl PageLayout {
         tokens.div_ceil(self.block)
     }
 
+    /// Refuses a (page, offset) pair of entry `index` that a store of `pages` pages does not have.
+    pub(crate) fn check_slot(
+        &self,
+        pages: usize,
+        index: usize,
+        page: u32,
+        offset: u32,
+    ) -> Result<(), KernelError> {
+        check_page(pages, index, page)?;
+        let block = self.block;
+        if offset as usize >= block {
+            return Err(KernelError::OffsetOutOfRange {
+                index,
+                offset,
+                block,
+            });
+        }
+        Ok(())
+    }
+
     /// Where the key of the token at `offset` of `page` lies in the store: `D` elements.
     ///
     /// # Panics
@@ -134,6 +154,14 @@ impl PageLayout {
         let keys_per_page = self.block * self.head_dim;
         keys.start + keys_per_page..keys.end + keys_per_page
     }
+}
+
+/// Refuses a page of entry `index` that a store of `pages` pages does not have.
+pub(crate) fn check_page(pages: usize, index: usize, page: u32) -> Result<(), KernelError> {
+    if page as usize >= pages {
+        return Err(KernelError::PageOutOfRange { index, page, pages });
+    }
+    Ok(())
 }
 
 #[cfg(test)]

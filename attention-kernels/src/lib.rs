@@ -2,8 +2,11 @@
 //!
 //! A *head page* is `B` tokens of K and of V of one KV head of one layer ([`layout`]). A [`PageStore`] owns the memory of all pages
 //! of a device. Which page belongs to which head is not known here: every op takes plain lists of page numbers, which the ledger
-//! hands out. There is no tensor library, no engine and no policy in this crate, and no unsafe code; of `kv-core` it
-//! knows the words in which a policy says how attention is reduced ([`kv_core::Reduction`]).
+//! hands out. There is no engine and no policy in this crate; of `kv-core` it knows the words in which a policy says what it wants
+//! to see and keep ([`kv_core::Observation`], [`kv_core::Reduction`], [`kv_core::KeepPlan`]), and the ledger where a token goes
+//! ([`kv_core::Address`]). Unsafe code stands in one file, where the feature `cuda` speaks to the driver.
+//!
+//! The ops below are those of the CPU. [`cuda`] has the same table for pages in the memory of a GPU.
 //!
 //! Letters, the same in the whole workspace: `L` layers, `H` KV heads, `G` query heads per KV head, `D` head dim, `B` tokens per
 //! page, `T` tokens that a head holds, `S` sequences.
@@ -14,18 +17,17 @@
 //! |---|---|
 //! | [`write()`] | rows of K and V into slots |
 //! | [`attend()`], [`attend_into`] | decode attention of `S * H` heads, each over a table and a length of its own |
+//! | [`attend_observed`], [`attend_observed_into`] | decode attention, and the attention row of the step for each of its heads |
 //! | [`observe_window`] | attention of the last prompt queries, reduced to `[H, T]` |
 //! | [`observe_accumulated`] | attention of all prompt queries, reduced to `[H, T]` |
-//! | [`attend_observed`], [`attend_observed_into`] | decode attention, and the attention row of the step for each of its heads |
 //! | [`key_norms`] | Euclidean norms of keys, negated: `[H, T]` |
-//! | select * | the slots that a plan keeps; on CPUs the host selects, by [`kv_core::KeepPlan::resolve`] |
+//! | [`observe()`] | whichever of the three a [`kv_core::Observation`] names |
+//! | select | the slots that a plan keeps: on CPUs [`kv_core::KeepPlan::resolve`], on GPUs [`cuda::keep`] |
 //! | [`copy_rows`] | compact: tokens to other slots of the store |
-//! | shift * | rotate keys to cache-relative positions |
+//! | [`shift()`] | keys turned from their positions to others |
 //!
-//! Ops with a star come later; a select on the device comes with a GPU backend. Each op is a safe function over an argument
-//! struct: it checks every shape, length and page number, and refuses with a [`KernelError`] before it has changed anything. A
-//! second backend joins here, under the same names, with the same argument structs over its own store, and has to pass the same
-//! tests against the same [`oracle`].
+//! Each op is a safe function over an argument struct: it checks every shape, length and page number, and refuses with a
+//! [`KernelError`] before it has changed anything. Both backends pass the same tests against the same [`oracle`].
 //!
 //! # From a row to attention
 //!
@@ -55,14 +57,14 @@
 //! # Ok::<(), attention_kernels::KernelError>(())
 //! ```
 
-#![forbid(unsafe_code)]
-
 pub mod attend;
+pub mod cuda;
 pub mod dtype;
 pub mod error;
 pub mod layout;
 pub mod observe;
 pub mod oracle;
+pub mod shift;
 pub mod store;
 pub mod write;
 
@@ -76,7 +78,8 @@ pub use dtype::{Element, KvDtype};
 pub use error::KernelError;
 pub use layout::PageLayout;
 pub use observe::{
-    AccumulatedArgs, KeyNormsArgs, WindowArgs, key_norms, observe_accumulated, observe_window,
+    KeyNormsArgs, PromptArgs, key_norms, observe, observe_accumulated, observe_window,
 };
+pub use shift::{RopeStyle, RowShift, ShiftArgs, shift};
 pub use store::PageStore;
 pub use write::{CopyRow, RowWrite, WriteArgs, copy_rows, write};

@@ -1,11 +1,13 @@
-//! What `attend` computes, said once and plainly.
+//! What the ops compute, said once and plainly.
 //!
 //! These functions are the definition that every backend is tested against. They are slow, allocate freely and work in `f64`; no
 //! backend calls them.
 
 mod observe;
+mod shift;
 
 pub use observe::{attention_row, key_norm, observe_accumulated, observe_window};
+pub use shift::shift;
 
 /// Attention of one query over the `T` tokens of one head, in `f64`.
 ///
@@ -22,7 +24,7 @@ pub use observe::{attention_row, key_norm, observe_accumulated, observe_window};
 ///
 /// # How close an implementation must be
 ///
-/// For a store of half precision, `keys` and `values` are the *rounded* rows. Over one query's `D` outputs, in the Euclidean norm,
+/// For a store of 16-bit numbers, `keys` and `values` are the *rounded* rows. Over one query's `D` outputs, in the Euclidean norm,
 ///
 /// ```text
 /// ||got - want|| <= 1e-5 * max(||want||, max_t ||v_t|| / 10)

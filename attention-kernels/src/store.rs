@@ -7,9 +7,10 @@ use std::fmt;
 use std::hint::black_box;
 use std::ops::Range;
 
-use half::f16;
 use half::vec::HalfBitsVecExt;
+use half::{bf16, f16};
 
+use crate::layout::check_page;
 use crate::{Element, KernelError, KvDtype, PageLayout};
 
 /// The pages of one pool on the CPU, all of one [`PageLayout`] and one [`KvDtype`].
@@ -32,6 +33,7 @@ pub struct PageStore {
 pub(crate) enum Memory {
     F32(Vec<f32>),
     F16(Vec<f16>),
+    Bf16(Vec<bf16>),
 }
 
 impl PageStore {
@@ -72,6 +74,7 @@ impl PageStore {
             // `vec![f16::ZERO; n]` would write every element: only for the language's own numbers does `vec!` know that zero
             // can be left to the allocator.
             KvDtype::F16 => Memory::F16(vec![0_u16; elements].reinterpret_into()),
+            KvDtype::Bf16 => Memory::Bf16(vec![0_u16; elements].reinterpret_into()),
         };
         Ok(Self {
             layout,
@@ -92,6 +95,7 @@ impl PageStore {
         match self.memory {
             Memory::F32(_) => KvDtype::F32,
             Memory::F16(_) => KvDtype::F16,
+            Memory::Bf16(_) => KvDtype::Bf16,
         }
     }
 
@@ -158,28 +162,12 @@ impl PageStore {
         page: u32,
         offset: u32,
     ) -> Result<(), KernelError> {
-        self.check_page(index, page)?;
-        let block = self.layout.block();
-        if offset as usize >= block {
-            return Err(KernelError::OffsetOutOfRange {
-                index,
-                offset,
-                block,
-            });
-        }
-        Ok(())
+        self.layout.check_slot(self.pages, index, page, offset)
     }
 
     /// Refuses a page of entry `index` that the store does not have.
     pub(crate) fn check_page(&self, index: usize, page: u32) -> Result<(), KernelError> {
-        if page as usize >= self.pages {
-            return Err(KernelError::PageOutOfRange {
-                index,
-                page,
-                pages: self.pages,
-            });
-        }
-        Ok(())
+        check_page(self.pages, index, page)
     }
 
     fn assert_page(&self, page: u32) {
@@ -195,6 +183,7 @@ impl PageStore {
         match &self.memory {
             Memory::F32(memory) => f32::widen(&memory[row], &mut values),
             Memory::F16(memory) => f16::widen(&memory[row], &mut values),
+            Memory::Bf16(memory) => bf16::widen(&memory[row], &mut values),
         }
         values
     }

@@ -2,7 +2,8 @@
 //!
 //! Both check every entry before they touch the first, so a refused call leaves the store as it was.
 
-use half::f16;
+use half::{bf16, f16};
+use kv_core::Address;
 
 use crate::store::Memory;
 use crate::{Element, KernelError, PageLayout, PageStore};
@@ -29,6 +30,25 @@ pub struct RowWrite {
     pub offset: u32,
 }
 
+impl RowWrite {
+    /// Row `source` to the address that the ledger gave its token.
+    ///
+    /// # Panics
+    ///
+    /// Where the address has an offset of more than 32 bits.
+    #[must_use]
+    pub fn at(source: usize, address: Address) -> Self {
+        let Address { page, offset } = address;
+        let offset = u32::try_from(offset)
+            .unwrap_or_else(|_| panic!("offset {offset} does not fit 32 bits"));
+        Self {
+            source,
+            page: page.0,
+            offset,
+        }
+    }
+}
+
 /// One token to move from a slot to another of the same store. The slot it leaves keeps its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CopyRow {
@@ -43,7 +63,7 @@ pub struct CopyRow {
 }
 
 /// Writes rows of keys and values into slots, in the order of [`WriteArgs::rows`]: of two entries that name the same slot the
-/// later one stays. Stores of half precision round to nearest, ties to even.
+/// later one stays. Stores of 16-bit numbers round to nearest, ties to even.
 ///
 /// ```
 /// use attention_kernels::{KvDtype, PageLayout, PageStore, RowWrite, WriteArgs, write};
@@ -70,6 +90,7 @@ pub fn write(store: &mut PageStore, args: &WriteArgs<'_>) -> Result<(), KernelEr
     match store.memory_mut() {
         Memory::F32(memory) => write_rows::<f32>(memory, layout, args),
         Memory::F16(memory) => write_rows::<f16>(memory, layout, args),
+        Memory::Bf16(memory) => write_rows::<bf16>(memory, layout, args),
     }
     Ok(())
 }
@@ -99,6 +120,7 @@ pub fn copy_rows(store: &mut PageStore, rows: &[CopyRow]) -> Result<(), KernelEr
     match store.memory_mut() {
         Memory::F32(memory) => move_rows(memory, layout, rows),
         Memory::F16(memory) => move_rows(memory, layout, rows),
+        Memory::Bf16(memory) => move_rows(memory, layout, rows),
     }
     Ok(())
 }

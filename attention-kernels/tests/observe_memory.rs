@@ -1,5 +1,5 @@
 //! Observing a prompt takes memory in proportion to its length, not to its square.
-use attention_kernels::{AccumulatedArgs, observe_accumulated};
+use attention_kernels::{PromptArgs, observe_accumulated};
 use kv_core::Reduction;
 use peak_alloc::PeakAlloc;
 
@@ -15,9 +15,7 @@ fn peak(tokens: usize) -> usize {
             .collect()
     };
     let (queries, keys) = (numbers(97), numbers(89));
-    let before = MEMORY.current_usage();
-    MEMORY.reset_peak_usage();
-    let scores = observe_accumulated(&AccumulatedArgs {
+    let args = PromptArgs {
         queries: &queries,
         keys: &keys,
         rows: tokens,
@@ -26,8 +24,10 @@ fn peak(tokens: usize) -> usize {
         head_dim: DIM,
         scale: 0.35,
         softcap: None,
-        reduction: Reduction::MEAN,
-    });
+    };
+    let before = MEMORY.current_usage();
+    MEMORY.reset_peak_usage();
+    let scores = observe_accumulated(&args, Reduction::MEAN);
     assert_eq!(scores.map(|scores| scores.len()), Ok(tokens));
     MEMORY.peak_usage().saturating_sub(before)
 }

@@ -42,6 +42,8 @@ pub struct EngineConfig {
     pub pool: Option<PoolSize>,
     /// Tokens per page, `B`: 8, 16 or 32.
     pub block_size: usize,
+    /// Where the model runs, and with it the cache.
+    pub device: Device,
     /// Type of activations and cache.
     pub dtype: ModelDType,
     /// Most sequences that run at once.
@@ -63,6 +65,7 @@ impl EngineConfig {
             cache: None,
             pool: None,
             block_size: 32,
+            device: Device::Cpu,
             dtype: ModelDType::F32,
             max_seqs: 32,
             seed: None,
@@ -130,7 +133,7 @@ impl EngineConfig {
             loader.load_model_from_path(
                 &self.paths(),
                 &self.dtype,
-                &Device::Cpu,
+                &self.device,
                 self.silent,
                 DeviceMapSetting::dummy(),
                 None,

@@ -23,6 +23,7 @@ mod config;
 mod engine;
 mod error;
 mod generate;
+mod place;
 mod registry;
 mod report;
 mod runtime;
@@ -33,9 +34,10 @@ pub use engine::{Engine, EngineConfig, PoolSize};
 pub use error::StartError;
 pub use generate::{Answer, Finish, Prompt, Request};
 pub use kv_core;
+pub use place::device;
 pub use registry::policies;
 pub use report::Report;
-pub use runtime::{KernelCalls, Runtime, Stats};
+pub use runtime::{KernelCalls, Runtime, Stats, TensorDevice};
 
 const _: () = assert!(
     mistralrs_core::KV_HOOK_ABI == kv_hook::ABI,

@@ -21,7 +21,7 @@ mod observed;
 
 use std::ops::Range;
 
-use half::f16;
+use half::{bf16, f16};
 use rayon::prelude::*;
 
 use crate::scoring::Scoring;
@@ -176,6 +176,7 @@ fn run(store: &PageStore, args: &AttendArgs<'_>, out: &mut [f32], wanted: Option
     match store.memory() {
         Memory::F32(memory) => run_in::<f32>(store, memory, args, out, wanted),
         Memory::F16(memory) => run_in::<f16>(store, memory, args, out, wanted),
+        Memory::Bf16(memory) => run_in::<bf16>(store, memory, args, out, wanted),
     }
 }
 

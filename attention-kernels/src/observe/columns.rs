@@ -5,7 +5,7 @@ use std::ops::Range;
 use kv_core::Reduce;
 use rayon::prelude::*;
 
-use super::prompt::Prompt;
+use super::prompt::PromptArgs;
 use super::reduce::fold;
 use crate::attend::SERIAL_WORK;
 use crate::lanes::{TILE, dot_tile, exponentiate, highest};
@@ -27,7 +27,7 @@ pub(super) struct Queries {
 
 /// The attention of `queries` over their tokens, reduced over the queries: `[H * G, before]`.
 pub(super) fn columns(
-    prompt: &Prompt<'_>,
+    prompt: &PromptArgs<'_>,
     heads: usize,
     queries: &Queries,
     reduce: Reduce,
@@ -70,10 +70,15 @@ pub(super) fn columns(
 }
 
 /// Dot products of a block of queries with all keys that its last query can see: `[queries, keys]`.
-fn score_block(prompt: &Prompt<'_>, query_head: usize, block: Range<usize>, scores: &mut [f32]) {
+fn score_block(
+    prompt: &PromptArgs<'_>,
+    query_head: usize,
+    block: Range<usize>,
+    scores: &mut [f32],
+) {
     let head_dim = prompt.head_dim;
-    let keys = prompt.keys(query_head, 0..block.end);
-    let queries = prompt.queries(query_head, block.clone());
+    let keys = prompt.keys_of(query_head, 0..block.end);
+    let queries = prompt.queries_of(query_head, block.clone());
     for (tile, keys) in keys.chunks(TILE * head_dim).enumerate() {
         let dots = tile * TILE..tile * TILE + keys.len() / head_dim;
         let scores = scores.chunks_exact_mut(block.end);
@@ -85,16 +90,16 @@ fn score_block(prompt: &Prompt<'_>, query_head: usize, block: Range<usize>, scor
 
 /// Makes a softmax of what each query of the block can see, and folds it into the columns.
 fn fold_block(
-    prompt: &Prompt<'_>,
+    prompt: &PromptArgs<'_>,
     block: Range<usize>,
     reduce: Reduce,
     scores: &mut [f32],
     columns: &mut [f64],
 ) {
-    let keys = block.end;
+    let (keys, scoring) = (block.end, prompt.scoring());
     for (query, scores) in block.zip(scores.chunks_exact_mut(keys)) {
         let weights = &mut scores[..=query];
-        prompt.scoring.apply(weights);
+        scoring.apply(weights);
         let highest = highest(weights);
         let share = exponentiate(weights, highest).recip();
         let weights = weights.iter().map(|weight| f64::from(weight * share));

@@ -1,7 +1,7 @@
 //! What a policy asked to see, reduced to one number per KV head and token: `[H, T]`, higher keeps.
 //!
-//! [`observe_window`] and [`observe_accumulated`] read the queries and keys of a prompt, [`key_norms`] its keys alone;
-//! [`attend_observed`](crate::attend_observed) watches a decode step. [`Reduction`] says how attention of every
+//! [`observe_window`] and [`observe_accumulated`] read the queries and keys of a prompt, [`key_norms`] its keys alone; [`observe()`]
+//! chooses among them. [`attend_observed`](crate::attend_observed) watches a decode step. [`Reduction`] says how attention of every
 //! query head and query becomes one number: over the queries, then over the group and along the text.
 //!
 //! # How the work is cut
@@ -23,77 +23,80 @@ mod norms;
 mod prompt;
 mod reduce;
 
-use kv_core::Reduction;
+use kv_core::{Observation, Reduction};
 
 use crate::KernelError;
 use columns::{Queries, columns};
-use prompt::Prompt;
-use reduce::{check_pool, reduce_heads};
+use reduce::reduce_heads;
+
+pub(crate) use reduce::check_pool;
 
 pub use columns::{BLOCK_QUERIES, PARTS};
 pub use norms::{KeyNormsArgs, key_norms};
+pub use prompt::PromptArgs;
 
-/// What [`observe_window`] reads, and what it makes of it.
-#[derive(Clone, Copy, Debug)]
-pub struct WindowArgs<'a> {
-    /// `[H * G, rows, D]`, row-major, after `RoPE`. The query heads of a KV head are neighbours.
-    pub queries: &'a [f32],
-    /// `[H, rows, D]`, row-major, after `RoPE`. Its length gives `H`.
-    pub keys: &'a [f32],
-    /// Rows per head, at least `tokens`. So one sequence of a padded batch can be passed as it stands.
-    pub rows: usize,
-    /// `n`, tokens of the prompt: rows `0..tokens` of every head. Rows from `tokens` on are never read, whatever they hold.
-    pub tokens: usize,
-    /// `G`, query heads per KV head.
-    pub group: usize,
-    /// `D`, elements per row.
-    pub head_dim: usize,
-    /// Factor on every score, usually `1 / sqrt(D)`.
-    pub scale: f32,
-    /// Where given, a score `s` becomes `cap * tanh(s / cap)` after scaling.
-    pub softcap: Option<f32>,
-    /// Queries to watch, counted from the end of the prompt. More than there are means all.
-    pub window: usize,
-    /// How attention becomes one number per token.
-    pub reduction: Reduction,
+/// What a policy asked to see of a prompt: the kernel that `observation` names, or `None` where it names nothing that a prompt
+/// is read for. This is the one place where an observation finds its kernel.
+///
+/// | observation | kernel |
+/// |---|---|
+/// | [`Observation::None`] | none; the arguments are not looked at |
+/// | [`Observation::Window`] | [`observe_window`] |
+/// | [`Observation::Accumulated`], [`Observation::Rows`] | [`observe_accumulated`] |
+/// | [`Observation::KeyNorms`] | [`key_norms`]; of the arguments it looks at the keys and their shape alone |
+///
+/// ```
+/// use attention_kernels::{PromptArgs, observe};
+/// use kv_core::{Observation, Reduction};
+///
+/// let args = PromptArgs {
+///     queries: &[],
+///     keys: &[3.0, 4.0, 0.0, 2.0],
+///     rows: 2,
+///     tokens: 2,
+///     group: 1,
+///     head_dim: 2,
+///     scale: 1.0,
+///     softcap: None,
+/// };
+/// let norms = observe(Observation::KeyNorms, Reduction::MEAN, &args)?;
+/// assert_eq!(norms, Some(vec![-5.0, -2.0]));
+/// assert_eq!(observe(Observation::None, Reduction::MEAN, &args)?, None);
+/// # Ok::<(), attention_kernels::KernelError>(())
+/// ```
+///
+/// # Errors
+///
+/// [`KernelError::NotObserved`] for an observation that no kernel supplies, or else those of the kernel.
+pub fn observe(
+    observation: Observation,
+    reduction: Reduction,
+    args: &PromptArgs<'_>,
+) -> Result<Option<Vec<f32>>, KernelError> {
+    let scores = match observation {
+        Observation::None => return Ok(None),
+        Observation::Window { queries } => observe_window(args, queries, reduction),
+        Observation::Accumulated | Observation::Rows => observe_accumulated(args, reduction),
+        Observation::KeyNorms => key_norms(&KeyNormsArgs::from(args)),
+        _ => Err(KernelError::NotObserved { observation }),
+    };
+    scores.map(Some)
 }
 
-/// What [`observe_accumulated`] reads, and what it makes of it. The fields are those of [`WindowArgs`].
-#[derive(Clone, Copy, Debug)]
-pub struct AccumulatedArgs<'a> {
-    /// As [`WindowArgs::queries`].
-    pub queries: &'a [f32],
-    /// As [`WindowArgs::keys`].
-    pub keys: &'a [f32],
-    /// As [`WindowArgs::rows`].
-    pub rows: usize,
-    /// As [`WindowArgs::tokens`].
-    pub tokens: usize,
-    /// As [`WindowArgs::group`].
-    pub group: usize,
-    /// As [`WindowArgs::head_dim`].
-    pub head_dim: usize,
-    /// As [`WindowArgs::scale`].
-    pub scale: f32,
-    /// As [`WindowArgs::softcap`].
-    pub softcap: Option<f32>,
-    /// As [`WindowArgs::reduction`].
-    pub reduction: Reduction,
-}
-
-/// Attention of the last `w` prompt queries to the tokens before them: `[H, n]`. The window's own tokens take their share of each
-/// softmax, are left out of the pool, and score positive infinity. What is computed is defined by
+/// Attention of the last `window` prompt queries to the tokens before them: `[H, n]`; a window of more queries than there are means
+/// all. The window's own tokens take their share of each softmax, are left out of the pool, and score positive infinity. What is
+/// computed is defined by
 /// [`oracle::observe_window`](crate::oracle::observe_window), which also says how close the result is; [the module](self) says what
 /// the bits depend on.
 ///
 /// A number that is not finite among the queries or keys of a head makes that head's row unspecified and touches no other head.
 ///
 /// ```
-/// use attention_kernels::{WindowArgs, observe_window};
+/// use attention_kernels::{PromptArgs, observe_window};
 /// use kv_core::Reduction;
 ///
 /// // One head of three tokens. The last query weighs them 3 : 1 : 4.
-/// let args = WindowArgs {
+/// let args = PromptArgs {
 ///     queries: &[0.0, 0.0, 1.0],
 ///     keys: &[3.0_f32.ln(), 0.0, 4.0_f32.ln()],
 ///     rows: 3,
@@ -102,10 +105,8 @@ pub struct AccumulatedArgs<'a> {
 ///     head_dim: 1,
 ///     scale: 1.0,
 ///     softcap: None,
-///     window: 1,
-///     reduction: Reduction::MEAN,
 /// };
-/// let seen = observe_window(&args)?;
+/// let seen = observe_window(&args, 1, Reduction::MEAN)?;
 /// assert!((seen[0] - 0.375).abs() < 1e-6 && (seen[1] - 0.125).abs() < 1e-6);
 /// assert_eq!(seen[2], f32::INFINITY);
 /// # Ok::<(), attention_kernels::KernelError>(())
@@ -116,11 +117,13 @@ pub struct AccumulatedArgs<'a> {
 /// [`KernelError::HeadDimOutOfRange`], [`KernelError::HeadsNotWhole`], [`KernelError::TokensOutOfRange`],
 /// [`KernelError::GroupOutOfRange`], [`KernelError::PromptQueriesLength`], [`KernelError::ScaleOutOfRange`],
 /// [`KernelError::SoftcapOutOfRange`], [`KernelError::PoolWidthOutOfRange`], [`KernelError::WindowOutOfRange`].
-pub fn observe_window(args: &WindowArgs<'_>) -> Result<Vec<f32>, KernelError> {
-    let prompt = Prompt::from(args);
-    let heads = prompt.check()?;
-    check_pool(args.reduction.pool)?;
-    let window = args.window;
+pub fn observe_window(
+    args: &PromptArgs<'_>,
+    window: usize,
+    reduction: Reduction,
+) -> Result<Vec<f32>, KernelError> {
+    let heads = args.check()?;
+    check_pool(reduction.pool)?;
     if window == 0 {
         return Err(KernelError::WindowOutOfRange { window });
     }
@@ -129,9 +132,9 @@ pub fn observe_window(args: &WindowArgs<'_>) -> Result<Vec<f32>, KernelError> {
         range: before..args.tokens,
         before,
     };
-    let columns = columns(&prompt, heads, &queries, args.reduction.queries);
+    let columns = columns(args, heads, &queries, reduction.queries);
     let mut out = vec![f32::INFINITY; heads * args.tokens];
-    reduce_heads(&columns, before, &prompt, args.reduction, &mut out);
+    reduce_heads(&columns, before, args, reduction, &mut out);
     Ok(out)
 }
 
@@ -145,16 +148,18 @@ pub fn observe_window(args: &WindowArgs<'_>) -> Result<Vec<f32>, KernelError> {
 /// # Errors
 ///
 /// Those of [`observe_window`], the window's apart.
-pub fn observe_accumulated(args: &AccumulatedArgs<'_>) -> Result<Vec<f32>, KernelError> {
-    let prompt = Prompt::from(args);
-    let heads = prompt.check()?;
-    check_pool(args.reduction.pool)?;
+pub fn observe_accumulated(
+    args: &PromptArgs<'_>,
+    reduction: Reduction,
+) -> Result<Vec<f32>, KernelError> {
+    let heads = args.check()?;
+    check_pool(reduction.pool)?;
     let queries = Queries {
         range: 0..args.tokens,
         before: args.tokens,
     };
-    let columns = columns(&prompt, heads, &queries, args.reduction.queries);
+    let columns = columns(args, heads, &queries, reduction.queries);
     let mut out = vec![0.0; heads * args.tokens];
-    reduce_heads(&columns, args.tokens, &prompt, args.reduction, &mut out);
+    reduce_heads(&columns, args.tokens, args, reduction, &mut out);
     Ok(out)
 }

@@ -1,6 +1,6 @@
 //! The lengths of keys.
 
-use super::prompt::check_heads;
+use super::prompt::{PromptArgs, check_heads};
 use crate::KernelError;
 use crate::lanes::dot_rows;
 
@@ -15,6 +15,17 @@ pub struct KeyNormsArgs<'a> {
     pub tokens: usize,
     /// `D`, elements per row.
     pub head_dim: usize,
+}
+
+impl<'a> From<&PromptArgs<'a>> for KeyNormsArgs<'a> {
+    fn from(args: &PromptArgs<'a>) -> Self {
+        Self {
+            keys: args.keys,
+            rows: args.rows,
+            tokens: args.tokens,
+            head_dim: args.head_dim,
+        }
+    }
 }
 
 /// The Euclidean norms of keys, negated, so that a long key scores low: `[H, n]`. What is computed is defined by

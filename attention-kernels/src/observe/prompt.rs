@@ -2,59 +2,33 @@
 
 use std::ops::Range;
 
-use super::{AccumulatedArgs, WindowArgs};
 use crate::KernelError;
 use crate::scoring::Scoring;
 
-/// What both ops over a prompt share. The fields are those of [`WindowArgs`].
+/// The queries and keys of one sequence's prompt, for every op that observes a prompt.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Prompt<'a> {
-    queries: &'a [f32],
-    keys: &'a [f32],
-    rows: usize,
-    pub(crate) tokens: usize,
-    pub(crate) group: usize,
-    pub(crate) head_dim: usize,
-    pub(crate) scoring: Scoring,
+pub struct PromptArgs<'a> {
+    /// `[H * G, rows, D]`, row-major, after `RoPE`. The query heads of a KV head are neighbours.
+    pub queries: &'a [f32],
+    /// `[H, rows, D]`, row-major, after `RoPE`. Its length gives `H`.
+    pub keys: &'a [f32],
+    /// Rows per head, at least `tokens`. So one sequence of a padded batch can be passed as it stands.
+    pub rows: usize,
+    /// `n`, tokens of the prompt: rows `0..tokens` of every head. Rows from `tokens` on are never read, whatever they hold.
+    pub tokens: usize,
+    /// `G`, query heads per KV head.
+    pub group: usize,
+    /// `D`, elements per row.
+    pub head_dim: usize,
+    /// Factor on every score, usually `1 / sqrt(D)`.
+    pub scale: f32,
+    /// Where given, a score `s` becomes `cap * tanh(s / cap)` after scaling.
+    pub softcap: Option<f32>,
 }
 
-impl<'a> From<&WindowArgs<'a>> for Prompt<'a> {
-    fn from(args: &WindowArgs<'a>) -> Self {
-        Self {
-            queries: args.queries,
-            keys: args.keys,
-            rows: args.rows,
-            tokens: args.tokens,
-            group: args.group,
-            head_dim: args.head_dim,
-            scoring: Scoring {
-                scale: args.scale,
-                softcap: args.softcap,
-            },
-        }
-    }
-}
-
-impl<'a> From<&AccumulatedArgs<'a>> for Prompt<'a> {
-    fn from(args: &AccumulatedArgs<'a>) -> Self {
-        Self {
-            queries: args.queries,
-            keys: args.keys,
-            rows: args.rows,
-            tokens: args.tokens,
-            group: args.group,
-            head_dim: args.head_dim,
-            scoring: Scoring {
-                scale: args.scale,
-                softcap: args.softcap,
-            },
-        }
-    }
-}
-
-impl<'a> Prompt<'a> {
+impl<'a> PromptArgs<'a> {
     /// Checks everything, and says how many KV heads there are.
-    pub(crate) fn check(&self) -> Result<usize, KernelError> {
+    pub(super) fn check(&self) -> Result<usize, KernelError> {
         let &Self {
             rows,
             group,
@@ -77,17 +51,24 @@ impl<'a> Prompt<'a> {
                 head_dim,
             });
         }
-        self.scoring.check()?;
+        self.scoring().check()?;
         Ok(heads)
     }
 
+    pub(super) fn scoring(&self) -> Scoring {
+        Scoring {
+            scale: self.scale,
+            softcap: self.softcap,
+        }
+    }
+
     /// Rows `tokens` of query head `query_head`.
-    pub(crate) fn queries(&self, query_head: usize, tokens: Range<usize>) -> &'a [f32] {
+    pub(super) fn queries_of(&self, query_head: usize, tokens: Range<usize>) -> &'a [f32] {
         self.cut(self.queries, query_head, tokens)
     }
 
     /// Rows `tokens` of the keys that query head `query_head` looks at.
-    pub(crate) fn keys(&self, query_head: usize, tokens: Range<usize>) -> &'a [f32] {
+    pub(super) fn keys_of(&self, query_head: usize, tokens: Range<usize>) -> &'a [f32] {
         self.cut(self.keys, query_head / self.group, tokens)
     }
 

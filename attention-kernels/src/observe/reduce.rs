@@ -2,10 +2,10 @@
 
 use kv_core::{Pool, Reduce, Reduction, ReductionOrder};
 
-use super::prompt::Prompt;
+use super::prompt::PromptArgs;
 use crate::KernelError;
 
-pub(super) fn check_pool(pool: Pool) -> Result<(), KernelError> {
+pub(crate) fn check_pool(pool: Pool) -> Result<(), KernelError> {
     match pool {
         Pool::Average(width) | Pool::Max(width) if width % 2 == 0 => {
             Err(KernelError::PoolWidthOutOfRange { width })
@@ -28,7 +28,7 @@ pub(super) fn fold(reduce: Reduce, into: &mut [f64], row: impl Iterator<Item = f
 pub(super) fn reduce_heads(
     columns: &[f64],
     before: usize,
-    prompt: &Prompt<'_>,
+    prompt: &PromptArgs<'_>,
     reduction: Reduction,
     out: &mut [f32],
 ) {

@@ -1,13 +1,13 @@
 //! What the ops of [`observe`](crate::observe) compute.
 
-use kv_core::{Pool, Reduce, ReductionOrder};
+use kv_core::{Pool, Reduce, Reduction, ReductionOrder};
 
 use super::{scores, softmax};
-use crate::{AccumulatedArgs, WindowArgs};
+use crate::PromptArgs;
 
-/// Attention of the last `w` prompt queries to the tokens before them, `[H, n]`, in `f64`.
+/// Attention of the last `window` prompt queries to the tokens before them, `[H, n]`, in `f64`.
 ///
-/// With `w' = min(w, n)`, `p = n - w'`, and the scores `s_gij` of query `i` of query head `g` and token `j` as in [`scores`]:
+/// With `w = min(window, n)`, `p = n - w`, and the scores `s_gij` of query `i` of query head `g` and token `j` as in [`scores`]:
 ///
 /// ```text
 /// a_gij = exp(s_gij) / sum_(t <= i) exp(s_git)                       for j <= i
@@ -34,9 +34,9 @@ use crate::{AccumulatedArgs, WindowArgs};
 ///
 /// Where the op refuses the arguments' shapes.
 #[must_use]
-pub fn observe_window(args: &WindowArgs<'_>) -> Vec<f64> {
-    let before = args.tokens - args.window.min(args.tokens);
-    reduced(args, before, |token| before.max(token))
+pub fn observe_window(args: &PromptArgs<'_>, window: usize, reduction: Reduction) -> Vec<f64> {
+    let before = args.tokens - window.min(args.tokens);
+    reduced(args, before, reduction, |token| before.max(token))
 }
 
 /// Attention accumulated over all prompt queries, `[H, n]`, in `f64`.
@@ -54,20 +54,8 @@ pub fn observe_window(args: &WindowArgs<'_>) -> Vec<f64> {
 ///
 /// Where the op refuses the arguments' shapes.
 #[must_use]
-pub fn observe_accumulated(args: &AccumulatedArgs<'_>) -> Vec<f64> {
-    let args = WindowArgs {
-        queries: args.queries,
-        keys: args.keys,
-        rows: args.rows,
-        tokens: args.tokens,
-        group: args.group,
-        head_dim: args.head_dim,
-        scale: args.scale,
-        softcap: args.softcap,
-        window: args.tokens,
-        reduction: args.reduction,
-    };
-    reduced(&args, args.tokens, |token| token)
+pub fn observe_accumulated(args: &PromptArgs<'_>, reduction: Reduction) -> Vec<f64> {
+    reduced(args, args.tokens, reduction, |token| token)
 }
 
 /// The attention row of one decode step for one KV head, `[T]`, in `f64`: the weights `exp(s_gt) / sum_t exp(s_gt)` of the scores of each
@@ -101,8 +89,13 @@ pub fn key_norm(key: &[f32]) -> f64 {
 }
 
 /// `first_query` says which query is the first to count for a token.
-fn reduced(args: &WindowArgs<'_>, before: usize, first_query: impl Fn(usize) -> usize) -> Vec<f64> {
-    let (n, reduction) = (args.tokens, args.reduction);
+fn reduced(
+    args: &PromptArgs<'_>,
+    before: usize,
+    reduction: Reduction,
+    first_query: impl Fn(usize) -> usize,
+) -> Vec<f64> {
+    let n = args.tokens;
     let heads = args.keys.len() / (args.rows * args.head_dim).max(1);
     let row_of_query_head = |query_head| {
         let attention: Vec<_> = (0..n)
@@ -133,8 +126,8 @@ fn reduced(args: &WindowArgs<'_>, before: usize, first_query: impl Fn(usize) -> 
 }
 
 /// `a_gi`: the weights of the tokens that a query can see.
-fn weights(args: &WindowArgs<'_>, query_head: usize, query: usize) -> Vec<f64> {
-    let WindowArgs { rows, head_dim, .. } = *args;
+fn weights(args: &PromptArgs<'_>, query_head: usize, query: usize) -> Vec<f64> {
+    let PromptArgs { rows, head_dim, .. } = *args;
     let keys = query_head / args.group * rows * head_dim;
     let keys = &args.keys[keys..keys + (query + 1) * head_dim];
     let query = (query_head * rows + query) * head_dim;
@@ -173,74 +166,53 @@ fn pooled(pool: Pool, row: &[f64]) -> Vec<f64> {
 
 #[cfg(test)]
 mod tests {
-    use kv_core::Reduction;
-
     use super::*;
 
-    const EVEN: [f32; 4] = [0.0; 4];
-
-    fn even(reduction: Reduction, window: usize) -> WindowArgs<'static> {
-        WindowArgs {
-            queries: &EVEN,
-            keys: &EVEN,
-            rows: 4,
-            tokens: 4,
-            group: 1,
-            head_dim: 1,
-            scale: 1.0,
-            softcap: None,
-            window,
-            reduction,
-        }
-    }
-
     /// Queries that cannot tell tokens apart: rows 1, 1/2, 1/3, 1/4.
+    const EVEN: PromptArgs<'static> = PromptArgs {
+        queries: &[0.0; 4],
+        keys: &[0.0; 4],
+        rows: 4,
+        tokens: 4,
+        group: 1,
+        head_dim: 1,
+        scale: 1.0,
+        softcap: None,
+    };
+
     #[test]
     fn a_window_by_hand() {
         let (third, quarter) = (1.0 / 3.0, 0.25);
         let mean = (third + quarter) / 2.0;
         let infinite = f64::INFINITY;
-        let got = observe_window(&even(Reduction::MEAN, 2));
+        let got = observe_window(&EVEN, 2, Reduction::MEAN);
         assert_eq!(got, [mean, mean, infinite, infinite]);
-        let pool = Pool::Average(3);
-        let got = observe_window(&even(
-            Reduction {
-                pool,
-                ..Reduction::MEAN
-            },
-            2,
-        ));
+        let pooled = Reduction {
+            pool: Pool::Average(3),
+            ..Reduction::MEAN
+        };
         let halved = (mean + mean) / 3.0;
+        let got = observe_window(&EVEN, 2, pooled);
         assert_eq!(got, [halved, halved, infinite, infinite]);
     }
 
     #[test]
     fn accumulated_by_hand() {
-        let WindowArgs { queries, keys, .. } = even(Reduction::MEAN, 1);
-        let mut args = AccumulatedArgs {
-            queries,
-            keys,
-            rows: 4,
-            tokens: 3,
-            group: 1,
-            head_dim: 1,
-            scale: 1.0,
-            softcap: None,
-            reduction: Reduction::MEAN,
-        };
+        let args = PromptArgs { tokens: 3, ..EVEN };
         let (third, sixth) = (1.0 / 3.0, 5.0 / 6.0);
-        let close = |got: Vec<f64>, want: [f64; 3]| {
+        for (queries, want) in [
+            (Reduce::Mean, [11.0 / 18.0, sixth / 2.0, third]),
+            (Reduce::Sum, [11.0 / 6.0, sixth, third]),
+            (Reduce::Max, [1.0, 0.5, third]),
+        ] {
+            let reduction = Reduction {
+                queries,
+                ..Reduction::MEAN
+            };
+            let got = observe_accumulated(&args, reduction);
             let off = got.iter().zip(want).map(|(got, want)| (got - want).abs());
             assert!(off.fold(0.0, f64::max) < 1e-15, "{got:?} {want:?}");
-        };
-        close(
-            observe_accumulated(&args),
-            [11.0 / 18.0, sixth / 2.0, third],
-        );
-        args.reduction.queries = Reduce::Sum;
-        close(observe_accumulated(&args), [11.0 / 6.0, sixth, third]);
-        args.reduction.queries = Reduce::Max;
-        close(observe_accumulated(&args), [1.0, 0.5, third]);
+        }
     }
 
     #[test]

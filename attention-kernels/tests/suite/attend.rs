@@ -111,7 +111,7 @@ fn any_shape_follows_the_oracle() {
 fn chunk_boundaries_follow_the_oracle() {
     let mut rng = rng(0x02);
     let chunk = CHUNK_TOKENS;
-    for (dtype, block) in [(KvDtype::F32, 16), (KvDtype::F16, 24)] {
+    for (dtype, block) in [(KvDtype::F32, 16), (KvDtype::F16, 24), (KvDtype::Bf16, 40)] {
         let shape = Shape {
             dtype,
             block,

@@ -11,5 +11,7 @@ mod observe_bits;
 mod observe_errors;
 mod observed;
 mod prompts;
+mod shift;
+mod shift_errors;
 mod world;
 mod write;

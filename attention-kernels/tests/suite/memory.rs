@@ -7,7 +7,7 @@ use crate::world::DTYPES;
 #[test]
 fn sizes_and_debug() {
     let layout = PageLayout::new(16, 64).expect("a layout");
-    for (dtype, bytes) in [(KvDtype::F32, 8192), (KvDtype::F16, 4096)] {
+    for (dtype, bytes) in DTYPES.into_iter().zip([8192, 4096, 4096]) {
         let store = PageStore::new(layout, dtype, 5).expect("a small store");
         assert_eq!((store.layout(), store.dtype()), (layout, dtype));
         assert_eq!((store.pages(), store.len()), (5, 5 * 2048));
@@ -29,7 +29,7 @@ fn reading_a_page_that_is_not_there_panics() {
     let _ = store.read_value(5, 0);
 }
 
-/// Pages that nobody wrote cost no memory, in either element type.
+/// Pages that nobody wrote cost no memory, in any element type.
 #[cfg(target_os = "linux")]
 #[test]
 fn untouched_pages_are_not_resident() {

@@ -1,15 +1,15 @@
 //! What is seen of a prompt, against the oracle.
 
 use attention_kernels::{
-    AccumulatedArgs, KeyNormsArgs, WindowArgs, key_norms, observe_accumulated, observe_window,
+    KernelError, KeyNormsArgs, PromptArgs, key_norms, observe, observe_accumulated, observe_window,
     oracle,
 };
-use kv_core::{Pool, Reduce, Reduction, ReductionOrder};
+use kv_core::{Observation, Pool, Reduce, Reduction, ReductionOrder};
 use proptest::prelude::*;
 use rand_chacha::ChaCha8Rng;
 
 use crate::prompts::{BOUND, Prompt, Shape, shapes, worst_error};
-use crate::world::{check, random_queries, rng};
+use crate::world::{bits, check, random_queries, rng};
 
 /// Everything added up.
 const SUMS: Reduction = Reduction {
@@ -35,14 +35,12 @@ fn shape(tokens: usize, reduction: Reduction) -> Shape {
 
 /// The errors of both ops.
 fn errors_of(prompt: &Prompt) -> [f64; 2] {
-    let window = observe_window(&prompt.window()).expect("a sound call");
-    let accumulated = observe_accumulated(&prompt.accumulated()).expect("a sound call");
+    let (args, shape) = (prompt.args(), &prompt.shape);
+    let window = oracle::observe_window(&args, shape.window, shape.reduction);
+    let accumulated = oracle::observe_accumulated(&args, shape.reduction);
     [
-        worst_error(&window, &oracle::observe_window(&prompt.window())),
-        worst_error(
-            &accumulated,
-            &oracle::observe_accumulated(&prompt.accumulated()),
-        ),
+        worst_error(&prompt.window(), &window),
+        worst_error(&prompt.accumulated(), &accumulated),
     ]
 }
 
@@ -116,7 +114,7 @@ fn the_mass_is_that_of_the_queries() {
     let mut rng = rng(0x34);
     for tokens in [1, 31, 32, 33, 200] {
         let prompt = Prompt::random(&mut rng, &shape(tokens, SUMS), 3.0);
-        let seen = observe_accumulated(&prompt.accumulated()).expect("a sound call");
+        let seen = prompt.accumulated();
         for head in seen.chunks_exact(tokens) {
             let mass: f64 = head.iter().copied().map(f64::from).sum();
             let want = (prompt.shape.group * tokens) as f64;
@@ -130,13 +128,12 @@ fn the_mass_is_that_of_the_queries() {
 fn a_window_is_a_difference_of_accumulations() {
     let mut rng = rng(0x35);
     let prompt = Prompt::random(&mut rng, &shape(100, SUMS), 3.0);
-    let window = observe_window(&prompt.window()).expect("a sound call");
-    let all = observe_accumulated(&prompt.accumulated()).expect("a sound call");
-    let shorter = AccumulatedArgs {
+    let (window, all) = (prompt.window(), prompt.accumulated());
+    let shorter = PromptArgs {
         tokens: 100 - 32,
-        ..prompt.accumulated()
+        ..prompt.args()
     };
-    let before = observe_accumulated(&shorter).expect("a sound call");
+    let before = observe_accumulated(&shorter, SUMS).expect("a sound call");
     let heads = window.chunks_exact(100).zip(all.chunks_exact(100));
     for ((window, all), before) in heads.zip(before.chunks_exact(68)) {
         for ((window, all), before) in window.iter().zip(all).zip(before) {
@@ -164,7 +161,7 @@ fn accumulated_by_hand() {
             *query = weight.ln();
         }
     }
-    let args = |reduce| AccumulatedArgs {
+    let args = PromptArgs {
         queries: &queries,
         keys: &keys,
         rows: 6,
@@ -173,10 +170,6 @@ fn accumulated_by_hand() {
         head_dim: 6,
         scale: 1.0,
         softcap: None,
-        reduction: Reduction {
-            queries: reduce,
-            ..Reduction::MEAN
-        },
     };
     let mean = [2.95 / 6.0, 0.16, 0.3875, 0.1, 0.15, 0.1];
     for (reduce, want) in [
@@ -184,7 +177,11 @@ fn accumulated_by_hand() {
         (Reduce::Mean, mean),
         (Reduce::Max, [1.0, 0.25, 0.5, 0.1, 0.2, 0.1]),
     ] {
-        let got = observe_accumulated(&args(reduce)).expect("a sound call");
+        let reduction = Reduction {
+            queries: reduce,
+            ..Reduction::MEAN
+        };
+        let got = observe_accumulated(&args, reduction).expect("a sound call");
         let error = worst_error(&got, &want);
         assert!(error < 1e-6, "{reduce:?}: {got:?}");
     }
@@ -192,7 +189,7 @@ fn accumulated_by_hand() {
 
 #[test]
 fn nothing_to_see() {
-    let args = WindowArgs {
+    let args = PromptArgs {
         queries: &[1.0; 12],
         keys: &[1.0; 6],
         rows: 3,
@@ -201,26 +198,25 @@ fn nothing_to_see() {
         head_dim: 1,
         scale: 1.0,
         softcap: None,
-        window: 2,
-        reduction: Reduction::MEAN,
     };
-    assert_eq!(observe_window(&args), Ok(vec![]));
-    let no_heads = WindowArgs {
+    let seen = |args| observe_window(args, 2, Reduction::MEAN);
+    assert_eq!(seen(&args), Ok(vec![]));
+    let no_heads = PromptArgs {
         queries: &[],
         keys: &[],
         tokens: 3,
         ..args
     };
-    assert_eq!(observe_window(&no_heads), Ok(vec![]));
-    let no_rows = WindowArgs {
+    assert_eq!(seen(&no_heads), Ok(vec![]));
+    let no_rows = PromptArgs {
         rows: 0,
         tokens: 0,
         ..no_heads
     };
-    assert_eq!(observe_window(&no_rows), Ok(vec![]));
+    assert_eq!(seen(&no_rows), Ok(vec![]));
     // Less than a window: every token is in it.
-    let all = WindowArgs { tokens: 2, ..args };
-    assert_eq!(observe_window(&all), Ok(vec![f32::INFINITY; 4]));
+    let all = PromptArgs { tokens: 2, ..args };
+    assert_eq!(seen(&all), Ok(vec![f32::INFINITY; 4]));
 }
 
 /// A NaN among the keys or queries of a head stays there.
@@ -237,8 +233,7 @@ fn nan_stays_in_its_head() {
             &mut prompt.queries
         };
         rows[spoiled] = f32::NAN;
-        let window = observe_window(&prompt.window()).expect("a sound call");
-        let accumulated = observe_accumulated(&prompt.accumulated()).expect("a sound call");
+        let (window, accumulated) = (prompt.window(), prompt.accumulated());
         assert!(window[..38].iter().all(|x| x.is_finite()));
         assert!(accumulated[..70].iter().all(|x| x.is_finite()));
         assert!(accumulated[70..].iter().any(|x| x.is_nan()));
@@ -273,4 +268,42 @@ fn key_norms_follow_the_oracle() {
             }
         }
     }
+}
+
+/// An observation finds the kernel that its name says, and gets what the kernel gives, errors too.
+#[test]
+fn an_observation_finds_its_kernel() {
+    let mut rng = rng(0x38);
+    let prompt = Prompt::random(&mut rng, &shape(70, SUMS), 3.0);
+    let args = prompt.args();
+    let seen = |observation| observe(observation, SUMS, &args).map(|seen| seen.map(|s| bits(&s)));
+    let some = |scores: &[f32]| Ok(Some(bits(scores)));
+    let accumulated = some(&prompt.accumulated());
+    let norms = key_norms(&KeyNormsArgs::from(&args)).expect("a sound call");
+    assert_eq!(
+        seen(Observation::Window { queries: 32 }),
+        some(&prompt.window())
+    );
+    assert_eq!(seen(Observation::Accumulated), accumulated);
+    assert_eq!(seen(Observation::Rows), accumulated);
+    assert_eq!(seen(Observation::KeyNorms), some(&norms));
+    assert_eq!(
+        seen(Observation::Window { queries: 0 }),
+        Err(KernelError::WindowOutOfRange { window: 0 })
+    );
+}
+
+#[test]
+fn what_is_not_read_may_be_missing() {
+    let mut rng = rng(0x39);
+    let prompt = Prompt::random(&mut rng, &shape(7, SUMS), 3.0);
+    let bare = PromptArgs {
+        queries: &[],
+        group: 0,
+        scale: f32::NAN,
+        ..prompt.args()
+    };
+    let norms = key_norms(&KeyNormsArgs::from(&bare)).expect("a sound call");
+    assert_eq!(observe(Observation::KeyNorms, SUMS, &bare), Ok(Some(norms)));
+    assert_eq!(observe(Observation::None, SUMS, &bare), Ok(None));
 }

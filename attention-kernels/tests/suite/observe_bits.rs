@@ -1,9 +1,6 @@
 //! What the bits of an observation depend on, and what they do not.
 
-use attention_kernels::{
-    AccumulatedArgs, AttendArgs, PageLayout, WindowArgs, attend, attend_observed,
-    observe_accumulated, observe_window,
-};
+use attention_kernels::{AttendArgs, PageLayout, attend, attend_observed};
 use kv_core::{Pool, Reduce, Reduction};
 
 use crate::prompts::{Prompt, Shape};
@@ -26,11 +23,8 @@ fn shape(heads: usize, tokens: usize) -> Shape {
     }
 }
 
-fn both(window: &WindowArgs<'_>, accumulated: &AccumulatedArgs<'_>) -> [Vec<u32>; 2] {
-    [
-        bits(&observe_window(window).expect("a sound call")),
-        bits(&observe_accumulated(accumulated).expect("a sound call")),
-    ]
+fn both(prompt: &Prompt) -> [Vec<u32>; 2] {
+    [bits(&prompt.window()), bits(&prompt.accumulated())]
 }
 
 /// Runs `run` a few times with each of several numbers of threads.
@@ -49,7 +43,7 @@ fn on_threads<R: Send>(run: impl Fn() -> R + Sync) -> Vec<R> {
 fn the_number_of_threads_does_not_matter() {
     let mut rng = rng(0x41);
     let prompt = Prompt::random(&mut rng, &shape(3, 300), 3.0);
-    let results = on_threads(|| both(&prompt.window(), &prompt.accumulated()));
+    let results = on_threads(|| both(&prompt));
     assert!(results.iter().all(|result| result == &results[0]));
 }
 
@@ -59,13 +53,13 @@ fn a_head_alone_is_the_head_among_others() {
     let mut rng = rng(0x42);
     let tokens = 70;
     let prompt = Prompt::random(&mut rng, &shape(3, tokens), 3.0);
-    let together = both(&prompt.window(), &prompt.accumulated());
+    let together = both(&prompt);
     for head in 0..3 {
         let mut alone = prompt.clone();
         let per_head = prompt.per_head();
         alone.keys = prompt.keys[head * per_head..][..per_head].to_vec();
         alone.queries = prompt.queries[head * 2 * per_head..][..2 * per_head].to_vec();
-        let alone = both(&alone.window(), &alone.accumulated());
+        let alone = both(&alone);
         for (alone, together) in alone.iter().zip(&together) {
             assert_eq!(alone, &together[head * tokens..][..tokens], "head {head}");
         }
@@ -85,10 +79,7 @@ fn padding_does_not_matter() {
     plain.queries = strip(&padded.queries);
     plain.keys = strip(&padded.keys);
     plain.shape.padding = 0;
-    assert_eq!(
-        both(&padded.window(), &padded.accumulated()),
-        both(&plain.window(), &plain.accumulated())
-    );
+    assert_eq!(both(&padded), both(&plain));
 }
 
 /// Watching a step changes nothing about it, on any number of threads.

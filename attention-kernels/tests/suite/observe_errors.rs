@@ -1,11 +1,10 @@
 //! Every refusal of the observations: the variant, its numbers, its words.
 
 use attention_kernels::{
-    AccumulatedArgs, AttendArgs, HeadSlots, KernelError, KeyNormsArgs, KvDtype, PageLayout,
-    PageStore, WindowArgs, attend_observed, attend_observed_into, key_norms, observe_accumulated,
-    observe_window,
+    AttendArgs, HeadSlots, KernelError, KeyNormsArgs, KvDtype, PageLayout, PageStore, PromptArgs,
+    attend_observed, attend_observed_into, key_norms, observe, observe_accumulated, observe_window,
 };
-use kv_core::{Pool, Reduce, Reduction};
+use kv_core::{Observation, Pool, Reduce, Reduction};
 
 use crate::errors::assert_says;
 
@@ -13,7 +12,7 @@ use crate::errors::assert_says;
 const QUERIES: [f32; 80] = [1.0; 80];
 const KEYS: [f32; 40] = [1.0; 40];
 
-const SOUND: WindowArgs<'static> = WindowArgs {
+const SOUND: PromptArgs<'static> = PromptArgs {
     queries: &QUERIES,
     keys: &KEYS,
     rows: 5,
@@ -22,43 +21,30 @@ const SOUND: WindowArgs<'static> = WindowArgs {
     head_dim: 4,
     scale: 0.5,
     softcap: Some(30.0),
-    window: 2,
-    reduction: Reduction::MEAN,
 };
 
-/// The refusal of a sound call with one thing wrong, which both ops must share.
-fn refused(spoil: impl FnOnce(&mut WindowArgs<'_>)) -> KernelError {
-    assert!(observe_window(&SOUND).is_ok());
-    let mut args = SOUND;
-    spoil(&mut args);
-    let accumulated = AccumulatedArgs {
-        queries: args.queries,
-        keys: args.keys,
-        rows: args.rows,
-        tokens: args.tokens,
-        group: args.group,
-        head_dim: args.head_dim,
-        scale: args.scale,
-        softcap: args.softcap,
-        reduction: args.reduction,
-    };
-    let error = observe_window(&args).expect_err("a wrong call");
-    let other = observe_accumulated(&accumulated).expect_err("a wrong call");
+/// The refusal that both ops must share.
+fn refused_by_both(args: &PromptArgs<'_>, reduction: Reduction) -> KernelError {
+    let error = observe_window(args, 2, reduction).expect_err("a wrong call");
+    let other = observe_accumulated(args, reduction).expect_err("a wrong call");
     assert_eq!(error.to_string(), other.to_string());
     error
 }
 
+/// The refusal of a sound call with one thing wrong.
+fn refused(spoil: impl FnOnce(&mut PromptArgs<'_>)) -> KernelError {
+    assert!(observe_window(&SOUND, 2, Reduction::MEAN).is_ok());
+    let mut args = SOUND;
+    spoil(&mut args);
+    refused_by_both(&args, Reduction::MEAN)
+}
+
 /// As [`refused`], of what [`key_norms`] checks too.
-fn refused_everywhere(spoil: impl FnOnce(&mut WindowArgs<'_>)) -> KernelError {
+fn refused_everywhere(spoil: impl FnOnce(&mut PromptArgs<'_>)) -> KernelError {
     let mut norms = None;
     let error = refused(|args| {
         spoil(args);
-        norms = Some(key_norms(&KeyNormsArgs {
-            keys: args.keys,
-            rows: args.rows,
-            tokens: args.tokens,
-            head_dim: args.head_dim,
-        }));
+        norms = Some(key_norms(&KeyNormsArgs::from(&*args)));
     });
     assert_eq!(norms, Some(Err(error.clone())));
     error
@@ -141,7 +127,11 @@ fn scoring_out_of_range() {
 fn pool_width_out_of_range() {
     for width in [0, 2, 8] {
         for pool in [Pool::Average(width), Pool::Max(width)] {
-            let error = refused(|args| args.reduction.pool = pool);
+            let reduction = Reduction {
+                pool,
+                ..Reduction::MEAN
+            };
+            let error = refused_by_both(&SOUND, reduction);
             assert_eq!(error, KernelError::PoolWidthOutOfRange { width });
             assert_says(&error, &["odd", &format!("got {width}")]);
         }
@@ -150,10 +140,21 @@ fn pool_width_out_of_range() {
 
 #[test]
 fn window_out_of_range() {
-    let args = WindowArgs { window: 0, ..SOUND };
-    let error = observe_window(&args).expect_err("an empty window");
+    let error = observe_window(&SOUND, 0, Reduction::MEAN).expect_err("an empty window");
     assert_eq!(error, KernelError::WindowOutOfRange { window: 0 });
     assert_says(&error, &["at least 1", "got 0"]);
+}
+
+#[test]
+fn not_observed() {
+    for observation in [Observation::Keys, Observation::Values] {
+        let error = observe(observation, Reduction::MEAN, &SOUND).expect_err("no kernel for it");
+        assert_eq!(error, KernelError::NotObserved { observation });
+        assert_says(
+            &error,
+            &[&observation.to_string(), "attention", "key norms"],
+        );
+    }
 }
 
 /// A sound step of two heads, its buffers a little wrong.

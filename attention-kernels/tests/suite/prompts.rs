@@ -1,6 +1,6 @@
 //! Prompts with queries and keys drawn at random, padded with NaN.
 
-use attention_kernels::{AccumulatedArgs, WindowArgs};
+use attention_kernels::{PromptArgs, observe_accumulated, observe_window};
 use kv_core::{Pool, Reduce, Reduction, ReductionOrder};
 use proptest::prelude::*;
 use rand_chacha::ChaCha8Rng;
@@ -114,8 +114,8 @@ impl Prompt {
         (self.shape.tokens + self.shape.padding) * self.shape.head_dim
     }
 
-    pub(crate) fn window(&self) -> WindowArgs<'_> {
-        WindowArgs {
+    pub(crate) fn args(&self) -> PromptArgs<'_> {
+        PromptArgs {
             queries: &self.queries,
             keys: &self.keys,
             rows: self.shape.tokens + self.shape.padding,
@@ -124,23 +124,20 @@ impl Prompt {
             head_dim: self.shape.head_dim,
             scale: self.scale,
             softcap: self.shape.softcap,
-            window: self.shape.window,
-            reduction: self.shape.reduction,
         }
     }
 
-    pub(crate) fn accumulated(&self) -> AccumulatedArgs<'_> {
-        AccumulatedArgs {
-            queries: &self.queries,
-            keys: &self.keys,
-            rows: self.shape.tokens + self.shape.padding,
-            tokens: self.shape.tokens,
-            group: self.shape.group,
-            head_dim: self.shape.head_dim,
-            scale: self.scale,
-            softcap: self.shape.softcap,
-            reduction: self.shape.reduction,
-        }
+    /// What the window of the shape sees.
+    pub(crate) fn window(&self) -> Vec<f32> {
+        let Shape {
+            window, reduction, ..
+        } = self.shape;
+        observe_window(&self.args(), window, reduction).expect("a sound call")
+    }
+
+    /// What is accumulated.
+    pub(crate) fn accumulated(&self) -> Vec<f32> {
+        observe_accumulated(&self.args(), self.shape.reduction).expect("a sound call")
     }
 
     /// The largest `|scale| * sum_d |q_d * k_d|`, against which the bound is stated.

@@ -6,14 +6,14 @@ use std::sync::OnceLock;
 use attention_kernels::{
     AttendArgs, HeadSlots, KvDtype, PageLayout, PageStore, RowWrite, WriteArgs, oracle, write,
 };
-use half::f16;
+use half::{bf16, f16};
 use proptest::strategy::Strategy;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseResult, TestRng, TestRunner};
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-pub(crate) const DTYPES: [KvDtype; 2] = [KvDtype::F32, KvDtype::F16];
+pub(crate) const DTYPES: [KvDtype; 3] = [KvDtype::F32, KvDtype::F16, KvDtype::Bf16];
 
 /// Bound on the error of one query's output, relative to the size that `oracle::attend` measures it against.
 pub(crate) const BOUND: f64 = 1e-5;
@@ -118,8 +118,10 @@ impl Rows {
 /// What a store of `dtype` makes of a number.
 pub(crate) fn stored(number: f32, dtype: KvDtype) -> f32 {
     match dtype {
+        KvDtype::F32 => number,
         KvDtype::F16 => f16::from_f32(number).to_f32(),
-        _ => number,
+        KvDtype::Bf16 => bf16::from_f32(number).to_f32(),
+        other => panic!("nobody said how {other} rounds"),
     }
 }
 

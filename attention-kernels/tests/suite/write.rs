@@ -6,6 +6,7 @@ use attention_kernels::{
     AttendArgs, CopyRow, KvDtype, PageLayout, PageStore, RowWrite, WriteArgs, attend, copy_rows,
     write,
 };
+use kv_core::{Address, PageId};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
@@ -125,6 +126,33 @@ fn writes_and_copies_do_what_the_model_does() {
             model.assert_is(&store);
         }
     }
+}
+
+/// What the ledger says is where the row goes.
+#[test]
+fn an_address_names_its_slot() {
+    let address = Address {
+        page: PageId(5),
+        offset: 7,
+    };
+    let want = RowWrite {
+        source: 3,
+        page: 5,
+        offset: 7,
+    };
+    assert_eq!(RowWrite::at(3, address), want);
+}
+
+#[test]
+#[should_panic(expected = "offset 4294967296 does not fit 32 bits")]
+fn an_offset_that_no_page_has_panics() {
+    let _ = RowWrite::at(
+        0,
+        Address {
+            page: PageId(0),
+            offset: 1 << 32,
+        },
+    );
 }
 
 /// NaN payloads, infinities, zeros of both signs and subnormals move as bits, not as numbers.

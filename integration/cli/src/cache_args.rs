@@ -3,7 +3,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use mistralrs_core::ModelDType;
-use mistralrs_kv::{CacheConfig, EngineConfig, PoolSize, StartError};
+use mistralrs_kv::{CacheConfig, EngineConfig, PoolSize, StartError, device};
 
 /// Type of activations and cache.
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -12,6 +12,8 @@ enum Dtype {
     F32,
     /// 16 bits: half the cache's bytes, slower on a CPU.
     F16,
+    /// 16 bits with the range of 32.
+    Bf16,
     /// What the engine chooses.
     Auto,
 }
@@ -49,6 +51,9 @@ pub(crate) struct ModelArgs {
     /// Tokens per page: 8, 16 or 32.
     #[arg(long, value_name = "TOKENS", default_value_t = 32)]
     pa_block_size: usize,
+    /// Where the model and its cache are: `cpu`, `cuda`, `cuda:N`, or `auto`, a GPU where there is one.
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    device: String,
     /// Type of activations and cache.
     #[arg(long, value_enum, default_value_t = Dtype::F32)]
     dtype: Dtype,
@@ -73,9 +78,11 @@ impl ModelArgs {
             (None, None) => None,
         };
         config.block_size = self.pa_block_size;
+        config.device = device(&self.device)?;
         config.dtype = match self.dtype {
             Dtype::F32 => ModelDType::F32,
             Dtype::F16 => ModelDType::F16,
+            Dtype::Bf16 => ModelDType::BF16,
             Dtype::Auto => ModelDType::Auto,
         };
         config.max_seqs = self.max_seqs;

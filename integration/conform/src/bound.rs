@@ -1,7 +1,5 @@
 //! A policy bound to a case's model, and what it is shown.
-use attention_kernels::{
-    AccumulatedArgs, KeyNormsArgs, WindowArgs, key_norms, observe_accumulated, observe_window,
-};
+use attention_kernels::{KernelError, PromptArgs, observe};
 use kv_core::{
     Budget, Geometry, KeepPlan, LayerView, Needs, Observation, Policy, Registry, granted,
 };
@@ -103,52 +101,28 @@ impl Bound {
 
     /// What the policy wants to see of a prompt of `tokens` tokens, `[H][n]`.
     pub(crate) fn observe(&self, layer: &Layer, tokens: usize) -> Result<Vec<Vec<f32>>, Stop> {
-        let scores = match self.needs.observation {
-            Observation::Window { queries } => observe_window(&self.window(layer, tokens, queries)),
-            Observation::Accumulated | Observation::Rows => {
-                observe_accumulated(&self.accumulated(layer, tokens))
-            }
-            Observation::KeyNorms => key_norms(&KeyNormsArgs {
-                keys: &layer.keys,
-                rows: layer.shape.tokens,
-                tokens,
-                head_dim: layer.shape.head_dim,
-            }),
-            other => {
-                return Err(Stop::unsupported(format!(
-                    "{other} cannot be supplied here"
-                )));
-            }
+        let Needs {
+            observation,
+            reduction,
+            ..
+        } = self.needs;
+        let args = PromptArgs {
+            queries: &layer.queries,
+            keys: &layer.keys,
+            rows: layer.shape.tokens,
+            tokens,
+            group: self.geometry.group,
+            head_dim: layer.shape.head_dim,
+            scale: self.scale(),
+            softcap: None,
         };
-        Ok(scores?.chunks_exact(tokens).map(<[f32]>::to_vec).collect())
-    }
-
-    fn window<'a>(&self, layer: &'a Layer, tokens: usize, window: usize) -> WindowArgs<'a> {
-        WindowArgs {
-            queries: &layer.queries,
-            keys: &layer.keys,
-            rows: layer.shape.tokens,
-            tokens,
-            group: self.geometry.group,
-            head_dim: layer.shape.head_dim,
-            scale: self.scale(),
-            softcap: None,
-            window,
-            reduction: self.needs.reduction,
-        }
-    }
-
-    fn accumulated<'a>(&self, layer: &'a Layer, tokens: usize) -> AccumulatedArgs<'a> {
-        AccumulatedArgs {
-            queries: &layer.queries,
-            keys: &layer.keys,
-            rows: layer.shape.tokens,
-            tokens,
-            group: self.geometry.group,
-            head_dim: layer.shape.head_dim,
-            scale: self.scale(),
-            softcap: None,
-            reduction: self.needs.reduction,
+        match observe(observation, reduction, &args) {
+            Ok(Some(scores)) => Ok(scores.chunks_exact(tokens).map(<[f32]>::to_vec).collect()),
+            Ok(None) => Err(Stop::unsupported("the policy observes nothing")),
+            Err(error @ KernelError::NotObserved { .. }) => {
+                Err(Stop::unsupported(error.to_string()))
+            }
+            Err(error) => Err(error.into()),
         }
     }
 

@@ -109,7 +109,7 @@ impl<'a> Run<'a> {
         let heads = kept.slots.iter().zip(addresses).enumerate();
         let rows = heads.flat_map(|(head, (slots, addresses))| {
             let first = head * self.tensors.shape.tokens;
-            let row = move |(&slot, at): (&u32, Address)| row_write(first + slot as usize, at);
+            let row = move |(&slot, at): (&u32, Address)| RowWrite::at(first + slot as usize, at);
             slots.iter().zip(addresses).map(row)
         });
         let rows: Vec<RowWrite> = rows.collect();
@@ -122,7 +122,7 @@ impl<'a> Run<'a> {
         let addresses = self
             .ledger
             .append(SEQ, self.layer, Position::new(position))?;
-        let row = |(head, at)| row_write(head * self.tensors.shape.tokens + position, at);
+        let row = |(head, at)| RowWrite::at(head * self.tensors.shape.tokens + position, at);
         let rows: Vec<RowWrite> = addresses.into_iter().enumerate().map(row).collect();
         self.write(&rows)?;
         let mut seen = self.attend(position)?.into_iter();
@@ -227,12 +227,4 @@ fn tied_victims(table: &HeadTable, theirs: &[u32]) -> Option<(Slot, Slot)> {
     };
     let scores = table.scores();
     tie::are_close(scores[victim.index()], scores[other]).then(|| (victim, Slot::new(other)))
-}
-
-fn row_write(source: usize, at: Address) -> RowWrite {
-    RowWrite {
-        source,
-        page: at.page.0,
-        offset: Slot::new(at.offset).0,
-    }
 }

@@ -4,9 +4,11 @@
 //!
 //! One lock, [`State`], over the ledger, the page memory and the counters; it is taken once per call of the engine.
 //! The pool's own lock (see [`kv_core`]) comes after it.
-mod layer;
-mod observe;
+mod device;
+mod host;
+mod machine;
 mod open;
+mod pass;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -14,15 +16,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use attention_kernels::PageStore;
 use candle_core::{Result, Tensor, TensorId};
 use kv_core::{
-    CacheError, Demand, Geometry, Ledger, Needs, Policy, PoolUsage, SeqId, SequenceReport, granted,
+    CacheError, Demand, Geometry, Ledger, Needs, Observation, Policy, PoolUsage, SeqId,
+    SequenceReport, granted,
 };
 use kv_hook::{Full, KvRuntime, LayerCall, PoolSpec};
 use parking_lot::{Condvar, Mutex};
 
 use crate::{CacheConfig, StartError};
+use machine::Machine;
+use pass::{Layers, Pass};
+
+pub use device::TensorDevice;
 
 /// Reports of ended sequences that are kept for [`Runtime::wait_ended`] and [`Runtime::take_ended`].
 const REPORTS_KEPT: usize = 1024;
@@ -31,6 +37,7 @@ const REPORTS_KEPT: usize = 1024;
 #[derive(Debug)]
 pub struct Runtime {
     config: CacheConfig,
+    machine: Machine,
     opened: OnceLock<Opened>,
     state: Mutex<Option<State>>,
     ended: Condvar,
@@ -50,7 +57,8 @@ struct Opened {
 #[derive(Debug)]
 struct State {
     ledger: Ledger,
-    store: PageStore,
+    /// The pages, and who works on them.
+    cache: Box<dyn Layers>,
     /// Prompt tokens of open sequences that were read through the compressed cache, where there are any.
     tails: HashMap<SeqId, usize>,
     ended: VecDeque<SequenceReport>,
@@ -82,6 +90,22 @@ pub struct KernelCalls {
     pub observe_accumulated: u64,
     /// Norms of a prompt's keys.
     pub key_norms: u64,
+    /// Plans that ranked by scores, carried out on a device; on the host they are no kernel.
+    pub select: u64,
+    /// Uploads of tables to a device: one for the decode step of a batch, whatever its layers.
+    pub tables: u64,
+}
+
+impl KernelCalls {
+    const fn note_observation(&mut self, observation: Observation) {
+        match observation {
+            Observation::Window { .. } => self.observe_window += 1,
+            Observation::Accumulated | Observation::Rows => self.observe_accumulated += 1,
+            Observation::KeyNorms => self.key_norms += 1,
+            // Nothing, or what was refused when the pool was opened.
+            _ => (),
+        }
+    }
 }
 
 /// How a runtime is doing.
@@ -108,11 +132,22 @@ pub struct Stats {
 }
 
 impl Runtime {
-    /// A runtime that waits for an engine to open its pool.
+    /// A runtime that waits for an engine to open its pool, and keeps it where the model is.
     #[must_use]
     pub fn new(config: CacheConfig) -> Arc<Self> {
+        Self::on(config, Machine::OfTheModel)
+    }
+
+    /// A runtime that keeps its pool on `device`, wherever the model is. For machines that stand in for a GPU in tests.
+    #[must_use]
+    pub fn on_device<D: TensorDevice>(config: CacheConfig, device: D) -> Arc<Self> {
+        Self::on(config, Machine::given(device))
+    }
+
+    fn on(config: CacheConfig, machine: Machine) -> Arc<Self> {
         Arc::new(Self {
             config,
+            machine,
             opened: OnceLock::new(),
             state: Mutex::new(None),
             ended: Condvar::new(),
@@ -232,16 +267,39 @@ impl Runtime {
             .ok_or_else(|| candle_core::Error::msg("the KV-cache pool has not been opened"))
     }
 
-    /// Runs `f` on the state.
-    fn with_state<R>(&self, f: impl FnOnce(&mut State) -> Result<R>) -> Result<R> {
-        match self.state.lock().as_mut() {
-            Some(state) => f(state),
-            None => candle_core::bail!("the KV-cache pool has not been opened"),
-        }
+    /// Runs one layer's call on the pages.
+    fn with_layers(
+        &self,
+        call: &LayerCall<'_>,
+        f: impl FnOnce(&mut dyn Layers, &mut Pass<'_>) -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        let opened = self.opened()?;
+        let mut guard = self.state.lock();
+        let Some(state) = guard.as_mut() else {
+            candle_core::bail!("the KV-cache pool has not been opened");
+        };
+        let mut pass = Pass {
+            config: &self.config,
+            opened,
+            ledger: &mut state.ledger,
+            tails: &mut state.tails,
+            counts: &mut state.counts,
+            call,
+            layer: Pass::layer_of(opened, call)?,
+        };
+        f(&mut *state.cache, &mut pass)
     }
 }
 
 impl Opened {
+    /// Whether what the policy observes of a prompt reads queries.
+    const fn reads_queries(&self) -> bool {
+        matches!(
+            self.needs.observation,
+            Observation::Window { .. } | Observation::Accumulated | Observation::Rows
+        )
+    }
+
     /// Tokens per KV head for a prompt of `prompt` tokens.
     fn budget(&self, config: &CacheConfig, prompt: usize) -> usize {
         granted(
@@ -314,6 +372,7 @@ impl KvRuntime for Runtime {
     fn reset(&self) {
         if let Some(state) = self.state.lock().as_mut() {
             state.ledger.clear();
+            state.cache.reset();
             state.tails.clear();
             state.ended.clear();
         }
@@ -383,12 +442,10 @@ impl KvRuntime for Runtime {
     }
 
     fn prompt(&self, call: &LayerCall<'_>, dense: Tensor) -> Result<Tensor> {
-        let opened = self.opened()?;
-        self.with_state(|state| layer::prompt(&self.config, opened, state, call, dense))
+        self.with_layers(call, |layers, pass| layers.prompt(pass, dense))
     }
 
     fn decode(&self, call: &LayerCall<'_>) -> Result<Tensor> {
-        let opened = self.opened()?;
-        self.with_state(|state| layer::decode(&self.config, opened, state, call))
+        self.with_layers(call, |layers, pass| layers.decode(pass))
     }
 }

@@ -1,20 +1,21 @@
 //! Opening the pool: everything that cannot be served is refused here, at start-up.
 use std::collections::{HashMap, VecDeque};
 
-use attention_kernels::{KvDtype, PageLayout, PageStore};
-use candle_core::{DType, Device, Tensor};
+use attention_kernels::KvDtype;
+use candle_core::{DType, Tensor};
 use kv_core::{
     Budget, Cadence, ConfigError, Geometry, Ledger, Needs, Observation, Positions, Reduce,
 };
 use kv_hook::{LayerSpec, PoolSpec};
 
-use super::{Counts, Opened, Runtime, State};
+use super::{Counts, Opened, Runtime, State, machine::Memory};
 use crate::StartError;
 
 impl Runtime {
     /// Checks the model and the policy, makes the pool, and returns what stands for each layer's cache.
     pub(super) fn open(&self, spec: &PoolSpec) -> Result<Vec<(Tensor, Tensor)>, StartError> {
         let (geometry, dtype) = geometry(spec)?;
+        let place = self.machine.place(spec)?;
         let config = &self.config;
         let policy = config.registry.build(
             &config.policy,
@@ -25,9 +26,14 @@ impl Runtime {
         let needs = policy.needs();
         check_needs(&config.policy, &needs)?;
         let pages = spec.blocks * geometry.heads();
-        let store = PageLayout::new(geometry.block, geometry.head_dim)
-            .and_then(|layout| PageStore::new(layout, dtype, pages))
-            .map_err(|e| StartError::Model(e.to_string()))?;
+        let cache = place.open(&Memory {
+            block: geometry.block,
+            head_dim: geometry.head_dim,
+            dtype,
+            pages,
+            // Slots are overwritten by their scores, unless all that is generated is kept.
+            slot_state: needs.observation != Observation::None && !needs.appends,
+        })?;
         let caches = layer_names(spec)?;
         let layers = caches
             .iter()
@@ -46,7 +52,8 @@ impl Runtime {
         self.check_room(&opened, pages)?;
         let ledger = Ledger::new(geometry, pages);
         tracing::info!(
-            "KV cache under {}: {pages} head pages of {} tokens ({} bytes each, {dtype}), budget {}. Prefix caching is off.",
+            "KV cache under {} on {place}: {pages} head pages of {} tokens ({} bytes each, {dtype}), budget {}. Prefix caching is \
+             off.",
             config.policy,
             geometry.block,
             geometry.page_bytes(),
@@ -59,7 +66,7 @@ impl Runtime {
         }
         *self.state.lock() = Some(State {
             ledger,
-            store,
+            cache,
             tails: HashMap::new(),
             ended: VecDeque::new(),
             counts: Counts::default(),
@@ -120,9 +127,10 @@ fn geometry(spec: &PoolSpec) -> Result<(Geometry, KvDtype), StartError> {
     let dtype = match spec.dtype {
         DType::F32 => KvDtype::F32,
         DType::F16 => KvDtype::F16,
+        DType::BF16 => KvDtype::Bf16,
         other => {
             return refuse(format!(
-                "its cache type is {other:?}, must be F32 or F16 on a CPU (`--dtype f32`)"
+                "its cache type is {other:?}, must be F32, F16 or BF16 (`--dtype f32`)"
             ));
         }
     };
@@ -160,12 +168,6 @@ fn check_layer(index: usize, layer: &LayerSpec, first: &LayerSpec) -> Result<(),
         return refuse(format!(
             "its keys have {} dimensions, its values {}",
             layer.key_dim, layer.value_dim
-        ));
-    }
-    if !matches!(layer.device, Device::Cpu) {
-        return refuse(format!(
-            "layer {index} runs on {:?}; this version keeps compressed caches on the CPU",
-            layer.device.location()
         ));
     }
     Ok(())

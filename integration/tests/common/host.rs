@@ -88,8 +88,8 @@ impl Host {
     pub(crate) fn padded(self, lens: &[usize], seed: u64, of: &[usize]) -> Vec<Vec<f32>> {
         let longest = of.iter().map(|&index| lens[index]).max().expect("some");
         let mut last = Vec::new();
-        for layer in 0..LAYERS {
-            for (tokens, first) in [(longest, true), (1, false)] {
+        for (tokens, first) in [(longest, true), (1, false)] {
+            for layer in 0..LAYERS {
                 let fill = |kind: u64, heads: usize| {
                     let mut numbers = Vec::new();
                     for &index in of {

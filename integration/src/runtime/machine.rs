@@ -1,0 +1,154 @@
+//! Where the pages are kept.
+use std::{fmt, sync::Arc};
+
+use attention_kernels::{KvDtype, PageLayout, PageStore, cuda};
+use candle_core::{DType, Device};
+use kv_hook::PoolSpec;
+
+use super::{
+    device::{DeviceBackend, TensorDevice},
+    host::HostBackend,
+    pass::Layers,
+};
+use crate::StartError;
+
+/// Which machine keeps the pages of a runtime.
+pub(super) enum Machine {
+    /// The one that the model is on.
+    OfTheModel,
+    /// This device.
+    Given(Arc<Place>),
+}
+
+/// A machine that can keep pages.
+pub(super) struct Place {
+    name: String,
+    open: Box<Open>,
+}
+
+type Open = dyn Fn(&Memory) -> Result<Box<dyn Layers>, StartError> + Send + Sync;
+
+/// The pages of a pool.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Memory {
+    /// `B`.
+    pub(super) block: usize,
+    /// `D`.
+    pub(super) head_dim: usize,
+    pub(super) dtype: KvDtype,
+    pub(super) pages: usize,
+    /// Whether a device keeps the position and the score of every slot; on the host the ledger does.
+    pub(super) slot_state: bool,
+}
+
+impl Machine {
+    pub(super) fn given<D: TensorDevice>(device: D) -> Self {
+        Self::Given(Arc::new(Place::device(device)))
+    }
+
+    /// Where the pages of this model go.
+    pub(super) fn place(&self, spec: &PoolSpec) -> Result<Arc<Place>, StartError> {
+        match self {
+            Self::Given(place) => Ok(Arc::clone(place)),
+            Self::OfTheModel => Place::of(spec).map(Arc::new),
+        }
+    }
+}
+
+impl Place {
+    /// The device that all layers of a model are on.
+    fn of(spec: &PoolSpec) -> Result<Self, StartError> {
+        let refuse = |reason: String| Err(StartError::Model(reason));
+        let Some(first) = spec.layers.first() else {
+            return refuse("it has no attention layers".into());
+        };
+        let elsewhere = |device: &Device| !device.same_device(&first.device);
+        if let Some(index) = spec
+            .layers
+            .iter()
+            .position(|layer| elsewhere(&layer.device))
+        {
+            return refuse(format!(
+                "layer 0 runs on {:?} and layer {index} on {:?}; a compressed cache is kept on one device",
+                first.device.location(),
+                spec.layers[index].device.location()
+            ));
+        }
+        match &first.device {
+            Device::Cpu => Ok(Self::host()),
+            #[cfg(feature = "cuda")]
+            Device::Cuda(device) => Ok(Self::device(cuda::Gpu::new(device.clone()))),
+            other => refuse(format!(
+                "it runs on {:?}; this build keeps compressed caches {}",
+                other.location(),
+                if cfg!(feature = "cuda") {
+                    "on the CPU and on CUDA devices"
+                } else {
+                    "on the CPU (for NVIDIA GPUs, build with the feature `cuda`)"
+                }
+            )),
+        }
+    }
+
+    fn host() -> Self {
+        let open = |memory: &Memory| {
+            let layout = PageLayout::new(memory.block, memory.head_dim);
+            let store =
+                layout.and_then(|layout| PageStore::new(layout, memory.dtype, memory.pages));
+            let store = store.map_err(|e| StartError::Model(e.to_string()))?;
+            Ok(Box::new(HostBackend::new(store)) as Box<dyn Layers>)
+        };
+        Self {
+            name: "the CPU".into(),
+            open: Box::new(open),
+        }
+    }
+
+    fn device<D: TensorDevice>(device: D) -> Self {
+        let name = format!("{device:?}");
+        let open = move |memory: &Memory| {
+            let layout = PageLayout::new(memory.block, memory.head_dim);
+            let store = layout.map_err(cuda::CudaError::from).and_then(|layout| {
+                let device = device.clone();
+                cuda::PageStore::new(
+                    device,
+                    layout,
+                    memory.dtype,
+                    memory.pages,
+                    memory.slot_state,
+                )
+            });
+            let store = store.map_err(|e| StartError::Model(e.to_string()))?;
+            let dtype = match memory.dtype {
+                KvDtype::F16 => DType::F16,
+                KvDtype::Bf16 => DType::BF16,
+                _ => DType::F32,
+            };
+            Ok(Box::new(DeviceBackend::new(store, dtype)) as Box<dyn Layers>)
+        };
+        Self {
+            name,
+            open: Box::new(open),
+        }
+    }
+
+    /// Makes the pages.
+    pub(super) fn open(&self, memory: &Memory) -> Result<Box<dyn Layers>, StartError> {
+        (self.open)(memory)
+    }
+}
+
+impl fmt::Debug for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OfTheModel => f.write_str("OfTheModel"),
+            Self::Given(place) => f.debug_tuple("Given").field(&place.name).finish(),
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}

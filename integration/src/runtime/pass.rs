@@ -1,0 +1,249 @@
+//! One layer of one forward pass, wherever its pages are.
+use std::{collections::HashMap, fmt, ops::Range};
+
+use candle_core::{Result, Tensor, bail};
+use kv_core::{Address, CacheError, Kept, LayerView, Ledger, Position, SeqId};
+use kv_hook::LayerCall;
+
+use super::{Counts, Opened};
+use crate::CacheConfig;
+
+/// What is known of a layer's call, and what it changes.
+pub(super) struct Pass<'a> {
+    pub(super) config: &'a CacheConfig,
+    pub(super) opened: &'a Opened,
+    pub(super) ledger: &'a mut Ledger,
+    pub(super) tails: &'a mut HashMap<SeqId, usize>,
+    pub(super) counts: &'a mut Counts,
+    pub(super) call: &'a LayerCall<'a>,
+    /// The layer, `0..L`.
+    pub(super) layer: usize,
+}
+
+/// One token to write: row `source` of the keys and values, row-major `[S, H, T]`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Write {
+    pub(super) source: usize,
+    pub(super) address: Address,
+    pub(super) position: Position,
+}
+
+/// One token for each of some sequences of a batch.
+#[derive(Debug, Clone)]
+pub(super) struct Tokens {
+    /// The sequences, by their place in the batch.
+    pub(super) sequences: Range<usize>,
+    /// Which of the `T` rows of each.
+    pub(super) token: usize,
+    /// Where it stands in the text, for each of the sequences.
+    pub(super) positions: Vec<usize>,
+    /// Whether it has yet to be entered, or stands in the cache already.
+    pub(super) is_new: bool,
+}
+
+/// What differs between pages on the host and pages on a device.
+pub(super) trait Backend: fmt::Debug + Send {
+    /// The rows of a layer's call, where this backend works with them.
+    type Rows;
+
+    /// Brings the call's rows to where the pages are; queries only where they are asked for.
+    fn rows(&self, pass: &Pass<'_>, with_queries: bool) -> Result<Self::Rows>;
+
+    /// What stays of the first `length` tokens of a sequence's prompt.
+    fn plan(
+        &mut self,
+        pass: &mut Pass<'_>,
+        rows: &mut Self::Rows,
+        index: usize,
+        length: usize,
+    ) -> Result<Kept>;
+
+    /// Writes rows into pages.
+    fn write(&mut self, pass: &mut Pass<'_>, rows: &Self::Rows, writes: &[Write]) -> Result<()>;
+
+    /// Enters tokens that are new and attends with each to what its heads hold: `[S, H * G, D]`. Where the policy asked for it and
+    /// the tokens are new, the attention rows are added to the slots' scores.
+    fn step(&mut self, pass: &mut Pass<'_>, rows: &Self::Rows, tokens: &Tokens) -> Result<Tensor>;
+
+    /// Forgets what it keeps from one call to the next.
+    fn reset(&mut self) {}
+}
+
+/// A backend as the runtime holds it.
+pub(super) trait Layers: fmt::Debug + Send {
+    /// Plans what stays of every prompt and writes it; then reads the prompts' last tokens through what stayed, where the
+    /// configuration says so. Returns `dense`, with those tokens' rows in place of the dense ones.
+    fn prompt(&mut self, pass: &mut Pass<'_>, dense: Tensor) -> Result<Tensor>;
+
+    /// Writes one new token per sequence and attends to what its heads hold.
+    fn decode(&mut self, pass: &mut Pass<'_>) -> Result<Tensor>;
+
+    /// Every sequence is gone.
+    fn reset(&mut self);
+}
+
+impl<B: Backend> Layers for B {
+    fn prompt(&mut self, pass: &mut Pass<'_>, dense: Tensor) -> Result<Tensor> {
+        let has_tails = pass.config.prompt_tail > 0;
+        let mut rows = self.rows(pass, pass.opened.reads_queries() || has_tails)?;
+        keep_prompts(self, pass, &mut rows)?;
+        if has_tails {
+            return read_tails(self, pass, &rows, &dense);
+        }
+        Ok(dense)
+    }
+
+    fn decode(&mut self, pass: &mut Pass<'_>) -> Result<Tensor> {
+        let tokens = pass.call.queries.dims4()?.2;
+        if tokens != 1 {
+            bail!("a decode step of {tokens} new tokens");
+        }
+        let is_prompt = pass.call.batch.is_prompt;
+        let mut rows = self.rows(pass, true)?;
+        if is_prompt {
+            // A prompt of one token comes without a mask and so as a decode step: its plan is still due. What it was seen to
+            // attend to is its whole row, so the step below adds nothing.
+            keep_prompts(self, pass, &mut rows)?;
+        }
+        let all = Tokens {
+            sequences: 0..pass.call.batch.seq_ids.len(),
+            token: 0,
+            positions: pass.call.batch.positions.clone(),
+            is_new: !is_prompt,
+        };
+        self.step(pass, &rows, &all)?
+            .to_dtype(pass.call.queries.dtype())
+    }
+
+    fn reset(&mut self) {
+        Backend::reset(self);
+    }
+}
+
+impl<'a> Pass<'a> {
+    /// The layer that a call speaks of.
+    pub(super) fn layer_of(opened: &Opened, call: &LayerCall<'_>) -> Result<usize> {
+        if let Some(window) = call
+            .sliding_window
+            .filter(|&window| window < opened.geometry.max_positions)
+        {
+            bail!(
+                "a KV-cache policy cannot serve a layer with a sliding window of {window} tokens"
+            );
+        }
+        match opened.layers.get(&call.cache) {
+            Some(&layer) => Ok(layer),
+            None => bail!("a layer's cache does not belong to this KV-cache pool"),
+        }
+    }
+
+    /// New tokens of each sequence, with padding: `T`.
+    ///
+    /// # Errors
+    ///
+    /// A shape that does not fit the model.
+    pub(super) fn check_shapes(&self) -> Result<usize> {
+        let (call, geometry) = (self.call, &self.opened.geometry);
+        let (sequences, heads, tokens, dim) = call.keys.dims4()?;
+        let expected = (
+            call.batch.seq_ids.len(),
+            geometry.kv_heads,
+            geometry.head_dim,
+        );
+        if (sequences, heads, dim) != expected || call.values.dims() != call.keys.dims() {
+            bail!(
+                "keys of shape {:?} and values of shape {:?} for {} sequences of {} KV heads of {} dimensions",
+                call.keys.dims(),
+                call.values.dims(),
+                expected.0,
+                expected.1,
+                expected.2
+            );
+        }
+        let query_heads = heads * geometry.group;
+        if call.queries.dims() != [sequences, query_heads, tokens, dim] {
+            bail!(
+                "queries of shape {:?} for {sequences} sequences of {tokens} new tokens of {query_heads} heads of {dim} dimensions",
+                call.queries.dims(),
+            );
+        }
+        Ok(tokens)
+    }
+
+    /// The id of the batch's sequence `index`.
+    pub(super) fn seq(&self, index: usize) -> SeqId {
+        SeqId(self.call.batch.seq_ids[index])
+    }
+
+    /// A prompt of `length` tokens, of which nothing was observed.
+    pub(super) fn blind_view(&self, length: usize) -> LayerView<'a> {
+        let budget = self.opened.budget(self.config, length);
+        LayerView::prefill(self.layer, self.opened.geometry.kv_heads, length, budget)
+    }
+}
+
+pub(super) fn cache_error(error: CacheError) -> candle_core::Error {
+    candle_core::Error::wrap(error)
+}
+
+/// Plans what stays of every prompt and writes it.
+fn keep_prompts<B: Backend + ?Sized>(
+    backend: &mut B,
+    pass: &mut Pass<'_>,
+    rows: &mut B::Rows,
+) -> Result<()> {
+    let tokens = pass.check_shapes()?;
+    let heads = pass.opened.geometry.kv_heads;
+    let mut writes = Vec::new();
+    for (index, &length) in pass.call.batch.new_lens.iter().enumerate() {
+        let seq = pass.seq(index);
+        let tail = pass.config.tail_of(length);
+        let length = length - tail;
+        let kept = backend.plan(pass, rows, index, length)?;
+        let addresses = pass
+            .ledger
+            .write_prompt(seq, pass.layer, length, &kept)
+            .map_err(cache_error)?;
+        for (head, (slots, addresses)) in kept.slots.iter().zip(addresses).enumerate() {
+            let first = (index * heads + head) * tokens;
+            writes.extend(slots.iter().zip(addresses).map(|(&slot, address)| Write {
+                source: first + slot as usize,
+                address,
+                position: Position(slot),
+            }));
+        }
+        if tail > 0 {
+            pass.tails.insert(seq, tail);
+        }
+        pass.counts.prompts += u64::from(pass.layer == 0);
+    }
+    backend.write(pass, rows, &writes)
+}
+
+/// Reads the last tokens of every prompt through its compressed cache, one after the other, as if they were decoded.
+fn read_tails<B: Backend + ?Sized>(
+    backend: &mut B,
+    pass: &mut Pass<'_>,
+    rows: &B::Rows,
+    dense: &Tensor,
+) -> Result<Tensor> {
+    let mut batch = Vec::with_capacity(pass.call.batch.new_lens.len());
+    for (index, &length) in pass.call.batch.new_lens.iter().enumerate() {
+        let dense = dense.narrow(0, index, 1)?;
+        let first = length - pass.config.tail_of(length);
+        let mut parts = vec![dense.narrow(2, 0, first)?];
+        for token in first..length {
+            let one = Tokens {
+                sequences: index..index + 1,
+                token,
+                positions: vec![pass.call.batch.positions[index] + token],
+                is_new: true,
+            };
+            let row = backend.step(pass, rows, &one)?;
+            parts.push(row.to_dtype(dense.dtype())?.unsqueeze(2)?);
+        }
+        parts.push(dense.narrow(2, length, dense.dim(2)? - length)?);
+        batch.push(Tensor::cat(&parts, 2)?);
+    }
+    Tensor::cat(&batch, 0)
+}
