@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, Result};
 
 use crate::{
-    demo,
+    cuda, demo,
     metadata::Metadata,
     model::{Choice, DtypeArg},
     once, process, setup,
@@ -23,15 +23,17 @@ use crate::{
 /// The package that has one feature per policy.
 const FACADE: &str = "mistralrs-kv";
 /// Packages that need no engine; the policies are found by their folder.
-const LIGHT: [&str; 5] = [
+const LIGHT: [&str; 7] = [
     "kv-core",
     "attention-kernels",
+    "cuda-host-shim",
     "kv-conform",
     "kv-hook",
     "kv-patch",
+    "ptx-emulator",
 ];
-/// Features that compile only where a tool is installed.
-const NEEDS_TOOL: [(&str, &str); 1] = [("cuda", "nvcc")];
+/// Features that a check of their own covers, because they compile only with tools of their own.
+const COVERED: [&str; 1] = ["cuda"];
 const XTASK: [&str; 2] = ["--manifest-path", "xtask/Cargo.toml"];
 const DENY: [&str; 3] = ["--", "-D", "warnings"];
 
@@ -104,6 +106,7 @@ impl Checks<'_> {
             once::check(workspace).map(|()| Tally::PASSED)
         });
         self.common(&["--workspace"]);
+        self.cuda();
         self.tests(
             "tests",
             &["test", "--release", "--no-fail-fast", "--workspace"],
@@ -156,6 +159,25 @@ impl Checks<'_> {
         );
     }
 
+    /// Kernels and Rust code of feature `cuda`, as far as a machine without a GPU can check them.
+    fn cuda(&mut self) {
+        let workspace = self.workspace;
+        let kernels = "CUDA kernels";
+        match cuda::why_not() {
+            Some(reason) => self.skip(kernels, &reason),
+            None => {
+                self.step(kernels, || {
+                    cuda::setup(workspace)?;
+                    cuda::kernels(workspace, cuda::KernelAction::Compare)?;
+                    Ok(Tally::PASSED)
+                });
+            }
+        }
+        self.step("CUDA type check", || {
+            cuda::check(workspace).map(|()| Tally::PASSED)
+        });
+    }
+
     /// Each policy must compile without the others, and the rest without any.
     fn features(&mut self) {
         let workspace = self.workspace;
@@ -166,7 +188,7 @@ impl Checks<'_> {
                 .package(FACADE)?
                 .features
                 .keys()
-                .filter(|name| *name != "default")
+                .filter(|name| *name != "default" && !COVERED.contains(&name.as_str()))
                 .cloned()
                 .collect();
             Ok(Tally::default())
@@ -178,13 +200,8 @@ impl Checks<'_> {
         self.check("no feature", &[&["check", "--tests"], &alone[..]].concat());
         for feature in &features {
             let name = format!("feature `{feature}` alone");
-            match missing_tool(feature) {
-                Some(tool) => self.skip(&name, &format!("`{tool}` is not installed")),
-                None => {
-                    let this = ["--features", feature, "--test", "features"];
-                    self.tests(&name, &[&["test"], &alone[..], &this[..]].concat());
-                }
-            }
+            let this = ["--features", feature, "--test", "features"];
+            self.tests(&name, &[&["test"], &alone[..], &this[..]].concat());
         }
     }
 
@@ -285,14 +302,6 @@ fn light_packages(workspace: &Workspace, metadata: &Metadata) -> Vec<String> {
         LIGHT.contains(&&*package.name) || package.manifest_path.starts_with(&policies)
     });
     light.map(|package| package.name.clone()).collect()
-}
-
-fn missing_tool(feature: &str) -> Option<&'static str> {
-    let tool = NEEDS_TOOL
-        .into_iter()
-        .find(|(name, _)| *name == feature)
-        .map(|(_, tool)| tool);
-    tool.filter(|tool| !process::is_installed(tool))
 }
 
 #[cfg(test)]

@@ -1,6 +1,9 @@
 //! The demo: one long prompt under a small budget, and what that saved.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context, Result};
 
@@ -32,7 +35,15 @@ pub(crate) fn run(workspace: &Workspace, choice: &Choice) -> Result<()> {
 
 /// Runs the built command line, which ends with one line about what it saved.
 pub(crate) fn show(workspace: &Workspace, model: &Path) -> Result<()> {
-    let mut command = process::without_us(binary(workspace)?);
+    let mut command = command(workspace, &binary(workspace)?, model);
+    println!("demo: {}", process::written(&command));
+    // Its last line says what was saved.
+    process::run(&mut command)
+}
+
+/// The demo with this program.
+pub(crate) fn command(workspace: &Workspace, binary: &Path, model: &Path) -> Command {
+    let mut command = process::without_us(binary);
     command
         .current_dir(workspace.root())
         .arg("run")
@@ -49,12 +60,15 @@ pub(crate) fn show(workspace: &Workspace, model: &Path) -> Result<()> {
         "1",
     ]);
     command.args(["--report", REPORT, "--prompt-file", "docs/demo-prompt.txt"]);
-    println!("demo: {}", process::written(&command));
-    // Its last line says what was saved.
-    process::run(&mut command)
+    command
 }
 
 fn binary(workspace: &Workspace) -> Result<PathBuf> {
-    let folder = Metadata::of(workspace)?.target_directory.join("release");
-    Ok(folder.join(format!("{BINARY}{}", std::env::consts::EXE_SUFFIX)))
+    Ok(binary_in(&Metadata::of(workspace)?.target_directory))
+}
+
+/// The program that a build in this target folder makes.
+pub(crate) fn binary_in(target: &Path) -> PathBuf {
+    let name = format!("{BINARY}{}", std::env::consts::EXE_SUFFIX);
+    target.join("release").join(name)
 }

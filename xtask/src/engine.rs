@@ -128,7 +128,7 @@ fn metadata(workspace: &Workspace, scratch: &Path, offline: bool) -> Result<Stri
 }
 
 /// The triple of this machine; without it cargo would download what other systems need, too.
-fn host(workspace: &Workspace) -> Result<String> {
+pub(crate) fn host(workspace: &Workspace) -> Result<String> {
     let said = process::output(process::cargo(workspace).args(["--version", "--verbose"]))?;
     let host = said.lines().find_map(|line| line.strip_prefix("host: "));
     Ok(host

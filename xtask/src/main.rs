@@ -3,12 +3,14 @@
 //! It stands outside the workspace, because the workspace resolves fully only once the patched engine exists.
 
 mod checks;
+mod cuda;
 mod demo;
 mod engine;
 mod metadata;
 mod model;
 mod once;
 mod parity;
+mod pip;
 mod process;
 mod progress;
 mod setup;
@@ -68,6 +70,26 @@ enum Command {
     },
     /// Build one program against the published and the patched engine and compare its greedy texts
     ParityStock {
+        #[command(flatten)]
+        model: ModelArg,
+    },
+    /// Install NVIDIA's compiler for GPU code from its wheels; no GPU needed [env: HEADROOM_NVCC]
+    CudaSetup,
+    /// Compile the CUDA kernels, compare them with the text that is kept, print what each needs
+    CudaKernels {
+        /// Keep the new text instead of comparing
+        #[arg(long)]
+        write: bool,
+    },
+    /// Type-check the Rust code with feature `cuda`; needs neither GPU nor compiler
+    CudaCheck,
+    /// Build the command line with feature `cuda`; needs no GPU, takes about an hour
+    CudaBuild,
+    /// On a machine with a GPU: every op against the CPU, the demo, the benchmark
+    GpuTest {
+        /// Print the commands and run none
+        #[arg(long)]
+        dry_run: bool,
         #[command(flatten)]
         model: ModelArg,
     },
@@ -139,6 +161,19 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Patch { out, hook } => engine::write_copy(&workspace, &out, hook.as_deref())?,
         Command::Demo { model } => demo::run(&workspace, &model.choice())?,
         Command::ParityStock { model } => parity::run(&workspace, &model.choice())?,
+        Command::CudaSetup => cuda::setup(&workspace)?,
+        Command::CudaKernels { write: true } => {
+            cuda::kernels(&workspace, cuda::KernelAction::Write)?;
+        }
+        Command::CudaKernels { write: false } => {
+            cuda::kernels(&workspace, cuda::KernelAction::Compare)?;
+        }
+        Command::CudaCheck => cuda::check(&workspace)?,
+        Command::CudaBuild => cuda::build(&workspace)?,
+        Command::GpuTest { dry_run, model } => {
+            let model = model.choice();
+            return cuda::gpu_test(&workspace, &cuda::GpuOptions { model, dry_run });
+        }
         Command::Test { checks } => return checks.run(&workspace, false),
         Command::Ci { checks } => {
             progress::no_bars();

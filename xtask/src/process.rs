@@ -4,7 +4,8 @@ use std::{
     env,
     ffi::OsStr,
     io::{BufRead, BufReader},
-    process::{Command, Stdio},
+    path::PathBuf,
+    process::{Command, Output, Stdio},
 };
 
 use anyhow::{Context, Result, bail};
@@ -56,6 +57,18 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 
 /// Runs to the end and returns what it printed; what it said on stderr goes into the error.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
+    let output = both(command)?;
+    String::from_utf8(output.stdout)
+        .with_context(|| format!("`{}` did not print text", written(command)))
+}
+
+/// Runs to the end and returns what it said on stderr.
+pub(crate) fn errors(command: &mut Command) -> Result<String> {
+    let output = both(command)?;
+    Ok(String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+fn both(command: &mut Command) -> Result<Output> {
     let output = command
         .stdin(Stdio::null())
         .output()
@@ -69,8 +82,7 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
             said.trim_end()
         );
     }
-    String::from_utf8(output.stdout)
-        .with_context(|| format!("`{}` did not print text", written(command)))
+    Ok(output)
 }
 
 /// Runs to the end, prints every line of its stdout as it comes and hands it to `seen`; true if it succeeded.
@@ -95,8 +107,14 @@ pub(crate) fn run_lines(command: &mut Command, mut seen: impl FnMut(&str)) -> Re
 
 /// Whether a program of this name is on the search path.
 pub(crate) fn is_installed(program: &str) -> bool {
-    env::var_os("PATH")
-        .is_some_and(|path| env::split_paths(&path).any(|folder| folder.join(program).is_file()))
+    find(program).is_some()
+}
+
+/// The program of this name on the search path.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH")?;
+    let mut programs = env::split_paths(&path).map(|folder| folder.join(program));
+    programs.find(|program| program.is_file())
 }
 
 /// The command as one would type it.
@@ -141,6 +159,14 @@ mod tests {
         ] {
             assert!(!is_about_us(users), "{users}");
         }
+    }
+
+    #[test]
+    fn both_outputs_are_kept_apart() {
+        let mut cargo = Command::new(env::var_os("CARGO").unwrap());
+        cargo.arg("--version");
+        assert!(output(&mut cargo).unwrap().starts_with("cargo "));
+        assert!(!errors(&mut cargo).unwrap().contains("cargo "));
     }
 
     #[test]

@@ -3,7 +3,9 @@
 use std::{
     env,
     io::{IsTerminal, stderr},
+    panic::resume_unwind,
     sync::atomic::{AtomicBool, Ordering},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -16,6 +18,19 @@ static NO_BARS: AtomicBool = AtomicBool::new(false);
 /// Plain lines from now on, even on a terminal.
 pub(crate) fn no_bars() {
     NO_BARS.store(true, Ordering::Relaxed);
+}
+
+/// Does the work on another thread and shows meanwhile that it goes on.
+pub(crate) fn shown<T: Send>(what: &str, work: impl FnOnce() -> T + Send) -> T {
+    let mut progress = Progress::open_ended(what);
+    thread::scope(|scope| {
+        let work = scope.spawn(work);
+        while !work.is_finished() {
+            thread::sleep(Duration::from_millis(50));
+            progress.tick();
+        }
+        work.join().unwrap_or_else(|panic| resume_unwind(panic))
+    })
 }
 
 /// Progress of one piece of work; call [`tick`](Self::tick) or [`advance`](Self::advance) often.

