@@ -28,6 +28,8 @@
 
 mod attend;
 mod device;
+#[cfg(feature = "emulator")]
+mod emulated;
 pub mod entries;
 mod error;
 #[cfg(feature = "cuda")]
@@ -40,6 +42,8 @@ mod store;
 
 pub use attend::{Attended, DecodeArgs, RowWanted, attend};
 pub use device::{Arg, Device, DeviceError, Launch};
+#[cfg(feature = "emulator")]
+pub use emulated::{Emulated, EmulatedBuffer};
 pub use entries::PTX;
 pub use error::CudaError;
 #[cfg(feature = "cuda")]
