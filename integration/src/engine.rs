@@ -80,9 +80,17 @@ impl EngineConfig {
     ///
     /// [`StartError`], which names what is wrong and what is allowed.
     pub async fn start(&self) -> Result<Engine, StartError> {
+        self.start_with(self.cache.clone().map(Runtime::new)).await
+    }
+
+    /// As [`EngineConfig::start`], with a runtime that was made elsewhere instead of one for [`EngineConfig::cache`].
+    ///
+    /// # Errors
+    ///
+    /// As [`EngineConfig::start`].
+    pub async fn start_with(&self, runtime: Option<Arc<Runtime>>) -> Result<Engine, StartError> {
         self.check()?;
         let context = read_gguf(&self.model)?;
-        let runtime = self.cache.clone().map(Runtime::new);
         let (pipeline, max_positions, scheduler) = self.load(runtime.as_ref(), context).await?;
         kv_hook::set_seed(self.seed);
         let mistralrs = MistralRsBuilder::new(pipeline, scheduler, false, None)

@@ -5,7 +5,8 @@ mod common;
 use attention_kernels::oracle;
 use candle_core::DType;
 use common::host::{
-    DIM, GROUP, HEADS, Host, LAYERS, Remembered, SCALE, expected, relative_error, remembered,
+    DIM, GROUP, HEADS, Host, LAYERS, Machine, Remembered, SCALE, expected, on_each_machine,
+    relative_error, remembered,
 };
 use kv_core::{
     Budget, ConfigError, Geometry, KeepPlan, LayerView, Needs, Observation, Policy, PolicyConfig,
@@ -64,13 +65,13 @@ impl Policy for Watcher {
 }
 
 /// Kernel calls for two prompts of their own and then two decode steps of both together.
-fn calls(what: &str) -> KernelCalls {
+fn calls(machine: Machine, what: &str) -> KernelCalls {
     let mut registry = Registry::default();
     registry.add::<Watcher>();
     let config = CacheConfig::new("watcher")
         .registry(registry)
         .set("what", what);
-    let mut host = Host::new(config, DType::F32, 1);
+    let mut host = Host::on(machine, config, DType::F32, 1);
     let mut sequences = vec![remembered(1), remembered(2)];
     for sequence in &mut sequences {
         host.pass(std::slice::from_mut(sequence), 20, true);
@@ -81,48 +82,53 @@ fn calls(what: &str) -> KernelCalls {
     host.runtime.stats().expect("open").kernels
 }
 
-#[test]
-fn nothing_is_computed_that_the_policy_did_not_name() {
+fn nothing_is_computed_that_the_policy_did_not_name(machine: Machine) {
     let layers = u64::try_from(LAYERS).expect("few");
     let (prompts, steps) = (2 * layers, 2 * layers);
     let bare = KernelCalls {
         write: prompts + steps,
         attend: steps,
+        // One for each of the two steps, whatever the layers.
+        tables: match machine {
+            Machine::Cpu => 0,
+            Machine::EmulatedGpu => 2,
+        },
         ..KernelCalls::default()
     };
-    assert_eq!(calls("nothing"), bare);
+    assert_eq!(calls(machine, "nothing"), bare);
     let window = KernelCalls {
         observe_window: prompts,
         ..bare
     };
-    assert_eq!(calls("window"), window);
+    assert_eq!(calls(machine, "window"), window);
     let accumulated = KernelCalls {
         observe_accumulated: prompts,
         ..bare
     };
-    assert_eq!(calls("accumulated"), accumulated);
+    assert_eq!(calls(machine, "accumulated"), accumulated);
     let norms = KernelCalls {
         key_norms: prompts,
         ..bare
     };
-    assert_eq!(calls("norms"), norms);
+    assert_eq!(calls(machine, "norms"), norms);
     let rows = KernelCalls {
         attend: 0,
         attend_observed: steps,
         ..accumulated
     };
-    assert_eq!(calls("rows"), rows);
+    assert_eq!(calls(machine, "rows"), rows);
 }
 
 /// Every token of a tail sees what its head holds when it comes, itself included, and all before it sees dense attention.
 fn a_tail_sees_the_cache(
+    machine: Machine,
     config: CacheConfig,
     tail: usize,
     prompt: usize,
     held: impl Fn(usize) -> Vec<usize>,
 ) {
     let seed: u64 = rand::random();
-    let mut host = Host::new(config.prompt_tail(tail), DType::F32, seed);
+    let mut host = Host::on(machine, config.prompt_tail(tail), DType::F32, seed);
     let mut sequence = [remembered(5)];
     let passes = host.pass(&mut sequence, prompt, true);
     for (layer, pass) in passes.iter().enumerate() {
@@ -153,25 +159,23 @@ fn a_tail_sees_the_cache(
     );
 }
 
-#[test]
-fn a_tail_is_read_through_what_was_kept() {
-    a_tail_sees_the_cache(CacheConfig::new("keep-all"), 9, 40, |token| {
+fn a_tail_is_read_through_what_was_kept(machine: Machine) {
+    a_tail_sees_the_cache(machine, CacheConfig::new("keep-all"), 9, 40, |token| {
         (0..=token).collect()
     });
     let window = CacheConfig::new("streaming-llm").budget(Budget::Tokens(12));
-    a_tail_sees_the_cache(window.clone(), 9, 40, |token| {
+    a_tail_sees_the_cache(machine, window.clone(), 9, 40, |token| {
         (0..4).chain(token - 7..=token).collect()
     });
     // A tail as long as the prompt leaves one token to compress.
-    a_tail_sees_the_cache(window, 29, 30, |token| match token {
+    a_tail_sees_the_cache(machine, window, 29, 30, |token| match token {
         0..12 => (0..=token).collect(),
         _ => (0..4).chain(token - 7..=token).collect(),
     });
 }
 
-#[test]
-fn without_a_tail_the_prompt_is_dense() {
-    let mut host = Host::new(CacheConfig::new("keep-all"), DType::F32, 1);
+fn without_a_tail_the_prompt_is_dense(machine: Machine) {
+    let mut host = Host::on(machine, CacheConfig::new("keep-all"), DType::F32, 1);
     let passes = host.pass(&mut [remembered(1)], 30, true);
     assert!(
         passes
@@ -288,12 +292,17 @@ impl Paper<'_> {
 
 /// Evicting after each step, as the authors do, and evicting when the next token needs the slot, as we do, show every step
 /// the same keys; and so do the tokens of a prompt's tail.
-fn h2o_attends_to_what_the_paper_keeps(prompt: usize, tail: usize, softcap: Option<f32>) {
+fn h2o_attends_to_what_the_paper_keeps(
+    machine: Machine,
+    prompt: usize,
+    tail: usize,
+    softcap: Option<f32>,
+) {
     const BUDGET: usize = 17;
     const STEPS: usize = 40;
     let seed: u64 = rand::random();
     let config = CacheConfig::new("h2o").budget(Budget::Tokens(BUDGET));
-    let mut host = Host::new(config.prompt_tail(tail), DType::F32, seed);
+    let mut host = Host::on(machine, config.prompt_tail(tail), DType::F32, seed);
     host.softcap = softcap;
     let mut sequences = [remembered(3)];
     let read = host.pass(&mut sequences, prompt, true);
@@ -328,41 +337,39 @@ fn h2o_attends_to_what_the_paper_keeps(prompt: usize, tail: usize, softcap: Opti
     assert_eq!(most, BUDGET - 1, "evictions were met");
 }
 
-#[test]
-fn h2o_is_the_papers() {
-    h2o_attends_to_what_the_paper_keeps(40, 0, None);
-}
-
-#[test]
-fn h2o_is_the_papers_under_a_soft_cap() {
-    h2o_attends_to_what_the_paper_keeps(40, 0, Some(2.0));
-}
-
-#[test]
-fn h2o_is_the_papers_over_a_prompts_tail() {
-    h2o_attends_to_what_the_paper_keeps(46, 9, None);
-}
-
-/// Such a prompt comes to the runtime as a decode step.
-#[test]
-fn h2o_is_the_papers_after_a_prompt_of_one_token() {
-    h2o_attends_to_what_the_paper_keeps(1, 0, None);
-}
-
 /// Prompts of different lengths in one padded batch are compressed as each would be alone.
-#[test]
-fn padding_is_never_observed() {
+fn padding_is_never_observed(machine: Machine) {
     for policy in ["h2o", "ada-kv", "snap-kv"] {
         let config = CacheConfig::new(policy).budget(Budget::Tokens(40));
         let seed: u64 = rand::random();
         let lens = [70, 45];
-        let together = Host::new(config.clone(), DType::F32, seed).padded(&lens, seed, &[0, 1]);
+        let together =
+            Host::on(machine, config.clone(), DType::F32, seed).padded(&lens, seed, &[0, 1]);
         for (index, output) in together.iter().enumerate() {
-            let alone = Host::new(config.clone(), DType::F32, seed).padded(&lens, seed, &[index]);
+            let alone =
+                Host::on(machine, config.clone(), DType::F32, seed).padded(&lens, seed, &[index]);
             assert_eq!(
                 &alone[0], output,
                 "{policy}, sequence {index} (seed {seed})"
             );
         }
     }
+}
+
+on_each_machine! {
+    nothing_is_computed_that_nobody_named: nothing_is_computed_that_the_policy_did_not_name;
+    a_tail_reads_what_was_kept: a_tail_is_read_through_what_was_kept;
+    a_prompt_without_a_tail_is_dense: without_a_tail_the_prompt_is_dense;
+    h2o_is_the_papers: |machine| h2o_attends_to_what_the_paper_keeps(machine, 40, 0, None);
+    h2o_is_the_papers_under_a_soft_cap: |machine| {
+        h2o_attends_to_what_the_paper_keeps(machine, 40, 0, Some(2.0));
+    };
+    h2o_is_the_papers_over_a_prompts_tail: |machine| {
+        h2o_attends_to_what_the_paper_keeps(machine, 46, 9, None);
+    };
+    // Such a prompt comes to the runtime as a decode step.
+    h2o_is_the_papers_after_a_prompt_of_one_token: |machine| {
+        h2o_attends_to_what_the_paper_keeps(machine, 1, 0, None);
+    };
+    no_padding_is_observed: padding_is_never_observed;
 }

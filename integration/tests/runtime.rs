@@ -3,7 +3,8 @@ mod common;
 
 use candle_core::DType;
 use common::host::{
-    DIM, GROUP, HEADS, Host, LAYERS, Step, expected, relative_error, remembered, spec,
+    DIM, GROUP, HEADS, Host, LAYERS, Machine, Step, expected, on_each_machine, relative_error,
+    remembered, spec,
 };
 use kv_core::{
     Budget, ConfigError, Geometry, KeepPlan, LayerView, Needs, Observation, Policy, PolicyConfig,
@@ -103,13 +104,13 @@ fn window(length: usize, sinks: usize, budget: usize) -> Vec<usize> {
 
 /// Norm-wise relative error of attention over a ring, in batches of mixed lengths, against the oracle over the kept
 /// positions. 32-bit outputs: 1e-5. 16-bit outputs are rounded once more at the end, to 11 bits (1e-3) or to 8 (4e-3).
-fn matches_the_oracle(dtype: DType, bound: f64) {
+fn matches_the_oracle(machine: Machine, dtype: DType, bound: f64) {
     let seed: u64 = rand::random();
     let (sinks, budget) = (3, 37);
     let config = CacheConfig::new("streaming-llm")
         .budget(Budget::Tokens(budget))
         .set("sinks", sinks);
-    let mut host = Host::new(config, dtype, seed);
+    let mut host = Host::on(machine, config, dtype, seed);
     let mut sequences = vec![remembered(7), remembered(8), remembered(9)];
     for (sequence, prompt) in sequences.iter_mut().zip([1, 20, 90]) {
         host.pass(std::slice::from_mut(sequence), prompt, true);
@@ -144,23 +145,11 @@ fn matches_the_oracle(dtype: DType, bound: f64) {
     assert_eq!((pool.held, pool.promised), (0, 0), "{pool:?}");
 }
 
-#[test]
-fn attention_over_a_ring_is_the_oracles_in_32_bits() {
-    matches_the_oracle(DType::F32, 1e-5);
-}
-
-#[test]
-fn attention_over_a_ring_is_the_oracles_in_16_bits() {
-    matches_the_oracle(DType::F16, 1e-3);
-    matches_the_oracle(DType::BF16, 4e-3);
-}
-
-#[test]
-fn pins_survive_the_ring() {
+fn pins_stay(machine: Machine) {
     let config = CacheConfig::new("streaming-llm")
         .budget(Budget::Tokens(20))
         .pin_prefix(10);
-    let mut host = Host::new(config, DType::F32, 1);
+    let mut host = Host::on(machine, config, DType::F32, 1);
     let mut sequence = [remembered(1)];
     host.pass(&mut sequence, 64, true);
     for _ in 0..50 {
@@ -175,9 +164,8 @@ fn pins_survive_the_ring() {
     }
 }
 
-#[test]
-fn a_restarted_engine_finds_an_empty_pool() {
-    let mut host = Host::new(CacheConfig::new("keep-all"), DType::F32, 1);
+fn a_restart_empties_the_pool(machine: Machine) {
+    let mut host = Host::on(machine, CacheConfig::new("keep-all"), DType::F32, 1);
     host.pass(&mut [remembered(0), remembered(1)], 40, true);
     assert!(host.runtime.stats().expect("open").pool.held > 0);
     host.runtime.reset();
@@ -202,4 +190,16 @@ fn a_full_pool_is_a_value_and_changes_nothing() {
     assert_eq!(full.free, total - LAYERS * HEADS * 63);
     host.runtime.release(1);
     host.runtime.reserve(2, 100).expect("room again");
+}
+
+on_each_machine! {
+    attention_over_a_ring_is_the_oracles_in_32_bits: |machine| {
+        matches_the_oracle(machine, DType::F32, 1e-5);
+    };
+    attention_over_a_ring_is_the_oracles_in_16_bits: |machine| {
+        matches_the_oracle(machine, DType::F16, 1e-3);
+        matches_the_oracle(machine, DType::BF16, 4e-3);
+    };
+    pins_survive_the_ring: pins_stay;
+    a_restarted_engine_finds_an_empty_pool: a_restart_empties_the_pool;
 }

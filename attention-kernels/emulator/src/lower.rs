@@ -23,14 +23,14 @@ pub(crate) fn lower(source: &Source, entry: &Function) -> Result<Program, ParseE
     let mut lowerer = Lowerer::new(source);
     lowerer.function(entry)?;
     // A call puts its target on the list; lowering that may put more.
-    while let Some((function, _)) = lowerer.queue.pop() {
+    while let Some(function) = lowerer.queue.pop() {
         lowerer.function(function)?;
     }
     lowerer.refuse_recursion(&entry.name)?;
     lowerer.finish()
 }
 
-/// Bytes of an instruction's largest operand list would be more than this only by mistake.
+/// Most bytes of local memory per thread, as on a device.
 const MAX_LOCAL: usize = 512 << 10;
 
 struct Call {
@@ -67,7 +67,7 @@ struct Lowerer<'a> {
     /// Lists of jump targets to fill in, in the order of `jumps`.
     targets: Vec<(usize, Jump)>,
     labels: HashMap<(u32, String), u32>,
-    queue: Vec<(&'a Function, u32)>,
+    queue: Vec<&'a Function>,
     current: String,
     in_entry: bool,
     line: u32,

@@ -8,6 +8,8 @@ use mistralrs_kv::{CacheConfig, Runtime};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use super::gpu::EmulatedGpu;
+
 pub(crate) const LAYERS: usize = 2;
 pub(crate) const HEADS: usize = 3;
 pub(crate) const GROUP: usize = 2;
@@ -43,6 +45,32 @@ pub(crate) struct Remembered {
     pub(crate) length: usize,
 }
 
+/// Where a runtime's pages are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Machine {
+    /// In the host's memory.
+    Cpu,
+    /// In the memory of a machine that interprets the CUDA kernels.
+    EmulatedGpu,
+}
+
+/// Makes a test of every line for each machine.
+#[allow(unused_macros, reason = "not every test program has such tests")]
+macro_rules! on_each_machine {
+    ($($name:ident: $test:expr;)+) => {
+        mod cpu {
+            use super::*;
+            $(#[test] fn $name() { let test: fn(Machine) = $test; test(Machine::Cpu); })+
+        }
+        mod emulated_gpu {
+            use super::*;
+            $(#[test] fn $name() { let test: fn(Machine) = $test; test(Machine::EmulatedGpu); })+
+        }
+    };
+}
+#[allow(unused_imports, reason = "as above")]
+pub(crate) use on_each_machine;
+
 /// A host with random activations.
 pub(crate) struct Host {
     pub(crate) runtime: Arc<Runtime>,
@@ -57,7 +85,22 @@ pub(crate) struct Host {
 
 impl Host {
     pub(crate) fn new(config: CacheConfig, dtype: DType, seed: u64) -> Self {
-        let runtime = Runtime::new(config);
+        Self::over(Runtime::new(config), dtype, seed)
+    }
+
+    /// A host whose pages are on this machine.
+    pub(crate) fn on(machine: Machine, config: CacheConfig, dtype: DType, seed: u64) -> Self {
+        match machine {
+            Machine::Cpu => Self::new(config, dtype, seed),
+            Machine::EmulatedGpu => {
+                let runtime = Runtime::on_device(config, EmulatedGpu::new());
+                Self::over(runtime, dtype, seed)
+            }
+        }
+    }
+
+    /// A host over a runtime that has not been opened.
+    pub(crate) fn over(runtime: Arc<Runtime>, dtype: DType, seed: u64) -> Self {
         let names = runtime.open_pool(&spec(dtype)).expect("the pool opens");
         let caches = names.iter().map(|(key, _)| key.id()).collect();
         let rng = ChaCha8Rng::seed_from_u64(seed);

@@ -156,7 +156,7 @@ impl Warp {
         let ready = |group: &&(usize, Group)| group.1.wait == Wait::Ready;
         let groups: Vec<(usize, Group)> = self.groups.iter().copied().enumerate().collect();
         let groups = groups.iter().filter(ready);
-        let found = if self.turns.is_multiple_of(1 << 31) {
+        let found = if self.turns.is_multiple_of(64) {
             groups.max_by_key(|(_, group)| group.pc)
         } else {
             groups.min_by_key(|(_, group)| group.pc)

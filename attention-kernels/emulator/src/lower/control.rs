@@ -146,7 +146,7 @@ impl<'a> Lowerer<'a> {
         }
         self.frame(function)?;
         self.edges.push((self.current.clone(), name.clone()));
-        self.queue.push((function, 0));
+        self.queue.push(function);
         let frame = &self.frames[name];
         let (link, params, returns) = (frame.link, frame.params.clone(), frame.returns.clone());
         if params.len() != arguments.len() || returns.len() != returned.len() {
