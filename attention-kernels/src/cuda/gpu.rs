@@ -201,9 +201,10 @@ impl Device for Gpu {
         if bytes.is_empty() {
             return Ok(());
         }
-        let copied = self.device.memcpy_dtoh(&part, bytes);
+        let stream = self.device.cuda_stream();
+        let copied = stream.memcpy_dtoh(&part, bytes);
         copied.map_err(|error| DeviceError::new("downloading", error))?;
-        let done = self.device.cuda_stream().synchronize();
+        let done = stream.synchronize();
         done.map_err(|error| DeviceError::new("waiting for the device", error))
     }
 
