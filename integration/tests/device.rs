@@ -181,10 +181,6 @@ async fn smollm_answers_from_a_cache_on_a_device() {
         let cpu = answer(&config, None, Prompt::chat(question), 12).await;
         let runtime = Runtime::on_device(cache, EmulatedGpu::new());
         let gpu = answer(&config, Some(runtime), Prompt::chat(question), 12).await;
-        println!(
-            "{policy}: {:?}, {} of {} pages",
-            gpu.text, gpu.pages_held_peak, gpu.pages_full
-        );
         assert!(!gpu.text.trim().is_empty());
         assert!(gpu.pages_held_peak < gpu.pages_full);
         assert_eq!(gpu.kept, cpu.kept, "{policy}");

@@ -1,7 +1,7 @@
 //! The CUDA backend: the table of ops over pages in the memory of a GPU.
 //!
 //! Everything here is generic over a [`Device`], which has memory and launches kernels; the arguments of an op are buffers of that
-//! device, so that nothing comes to the host that need not. With the feature `cuda` [`Gpu`] is a device over cudarc. The kernels
+//! device, so that nothing comes to the host that need not. With the feature `cuda`, `Gpu` is one, over cudarc. The kernels
 //! are shipped as PTX text ([`PTX`]): the driver compiles it for the GPU at hand, and a user needs no compiler.
 //!
 //! | op | on the device |

@@ -217,6 +217,14 @@ const CASES: &[(&str, &[&str])] = &[
         &["`pa-block-size` is 7", "8, 16 or 32"],
     ),
     (
+        "-m @good.gguf -p hi --policy keep-all --device gpu",
+        &["`device` is gpu", "`auto`"],
+    ),
+    (
+        "-m @good.gguf -p hi --policy keep-all --device cuda:99",
+        &["`device` is cuda:99", "must be"],
+    ),
+    (
         "-m @good.gguf -p hi --policy keep-all --pa-memory-mb 0",
         &["`pa-memory-mb` is 0", "at least 1"],
     ),

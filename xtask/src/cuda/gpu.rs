@@ -172,7 +172,9 @@ fn steps(builder: &Builder<'_>, real: &[PathBuf], model: &Path) -> Vec<Step> {
         command
     };
     let mut demo = demo::command(builder.workspace, &builder.binary(), model);
-    demo.env("LD_LIBRARY_PATH", &libraries);
+    // By name: where no GPU can be opened it must fail, and not run on the CPU.
+    demo.args(["--device", "cuda"])
+        .env("LD_LIBRARY_PATH", &libraries);
     let step = |name, builds, command| Step {
         name,
         command,
