@@ -1,5 +1,6 @@
 //! A machine that stands in for a GPU: it interprets the PTX that this crate ships, and checks every access.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ptx_emulator::{Address, Memory, Module, Options, Param, Stats, launch_with};
@@ -7,14 +8,14 @@ use ptx_emulator::{Address, Memory, Module, Options, Param, Stats, launch_with};
 use super::{Arg, Device, DeviceError, Launch, PTX};
 
 /// A device in the memory of this process. A kernel that does something undefined, a race above all, fails its launch.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Emulated {
     module: Arc<Module>,
     state: Arc<Mutex<State>>,
     options: Options,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct State {
     memory: Memory,
     launches: Vec<(String, Stats)>,
@@ -24,7 +25,6 @@ struct State {
 }
 
 /// Memory of an [`Emulated`] device.
-#[derive(Debug)]
 pub struct EmulatedBuffer {
     state: Arc<Mutex<State>>,
     address: Address,
@@ -102,6 +102,15 @@ impl Emulated {
     }
 }
 
+/// Says what it runs, not all that it holds.
+impl fmt::Debug for Emulated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Emulated")
+            .field("entries", &self.module.entries().count())
+            .finish_non_exhaustive()
+    }
+}
+
 impl Default for Emulated {
     fn default() -> Self {
         Self::new()
@@ -110,6 +119,12 @@ impl Default for Emulated {
 
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl fmt::Debug for EmulatedBuffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes at {}", self.bytes, self.address)
+    }
 }
 
 impl Drop for EmulatedBuffer {

@@ -43,7 +43,10 @@ pub(super) struct Memory {
 
 impl Machine {
     pub(super) fn given<D: TensorDevice>(device: D) -> Self {
-        Self::Given(Arc::new(Place::device(device)))
+        Self::Given(Arc::new(Place::device(
+            device,
+            "a device of the caller".into(),
+        )))
     }
 
     /// Where the pages of this model go.
@@ -77,7 +80,10 @@ impl Place {
         match &first.device {
             Device::Cpu => Ok(Self::host()),
             #[cfg(feature = "cuda")]
-            Device::Cuda(device) => Ok(Self::device(cuda::Gpu::new(device.clone()))),
+            Device::Cuda(device) => {
+                let gpu = cuda::Gpu::new(device.clone());
+                Ok(Self::device(gpu, format!("{:?}", first.device.location())))
+            }
             other => refuse(format!(
                 "it runs on {:?}; this build keeps compressed caches {}",
                 other.location(),
@@ -104,8 +110,7 @@ impl Place {
         }
     }
 
-    fn device<D: TensorDevice>(device: D) -> Self {
-        let name = format!("{device:?}");
+    fn device<D: TensorDevice>(device: D, name: String) -> Self {
         let open = move |memory: &Memory| {
             let layout = PageLayout::new(memory.block, memory.head_dim);
             let store = layout.map_err(cuda::CudaError::from).and_then(|layout| {

@@ -31,8 +31,7 @@ impl Runtime {
             head_dim: geometry.head_dim,
             dtype,
             pages,
-            // Slots are overwritten by their scores, unless all that is generated is kept.
-            slot_state: needs.observation != Observation::None && !needs.appends,
+            slot_state: needs.observation != Observation::None,
         })?;
         let caches = layer_names(spec)?;
         let layers = caches
