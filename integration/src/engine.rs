@@ -15,7 +15,7 @@ use mistralrs_core::{
     PagedAttentionConfig, PagedCacheType, SchedulerConfig,
 };
 
-use crate::{CacheConfig, Runtime, StartError};
+use crate::{CacheConfig, Runtime, StartError, error::first_line};
 
 /// The engine's block sizes.
 const BLOCK_SIZES: [usize; 3] = [8, 16, 32];
@@ -289,15 +289,6 @@ fn read_gguf(path: &Path) -> Result<usize, StartError> {
     // The engine takes it for granted.
     number("block_count")?;
     number("context_length")
-}
-
-fn first_line(error: &candle_core::Error) -> String {
-    error
-        .to_string()
-        .lines()
-        .next()
-        .unwrap_or_default()
-        .to_owned()
 }
 
 /// A running engine, with the runtime behind its cache.

@@ -46,3 +46,13 @@ pub enum StartError {
     #[error("the engine could not load the model: {0}")]
     Engine(String),
 }
+
+/// What candle says, without the backtrace that it may add.
+pub(crate) fn first_line(error: &candle_core::Error) -> String {
+    error
+        .to_string()
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .to_owned()
+}

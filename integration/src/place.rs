@@ -42,7 +42,8 @@ pub fn device(name: &str) -> Result<Device, StartError> {
 
 #[cfg(feature = "cuda")]
 fn gpu(number: usize) -> Result<Device, String> {
-    Device::new_cuda(number).map_err(|error| format!("the driver says: {error}"))
+    Device::new_cuda(number)
+        .map_err(|error| format!("the driver says: {}", crate::error::first_line(&error)))
 }
 
 #[cfg(not(feature = "cuda"))]

@@ -52,10 +52,9 @@ fn main() -> ExitCode {
         Command::Run(run) => run.execute(!cli.verbose).map(|()| ExitCode::SUCCESS),
         Command::Compare(compare) => compare.execute(!cli.verbose).map(|()| ExitCode::SUCCESS),
         Command::Conform(conform) => conform.execute(),
-        Command::Policies => {
-            policies::print();
-            Ok(ExitCode::SUCCESS)
-        }
+        Command::Policies => policies::print()
+            .map(|()| ExitCode::SUCCESS)
+            .map_err(Into::into),
     };
     match done {
         Ok(code) => code,
