@@ -34,6 +34,8 @@ const LIGHT: [&str; 7] = [
 ];
 /// Features that a check of their own covers, because they compile only with tools of their own.
 const COVERED: [&str; 1] = ["cuda"];
+/// Kernels on an emulated GPU; with the engine, its tests switch this on.
+const EMULATOR: &str = "attention-kernels/emulator";
 const XTASK: [&str; 2] = ["--manifest-path", "xtask/Cargo.toml"];
 const DENY: [&str; 3] = ["--", "-D", "warnings"];
 
@@ -85,7 +87,17 @@ impl Checks<'_> {
         self.common(&selection);
         self.tests(
             "tests",
-            &[&["test", "--release", "--no-fail-fast"], &selection[..]].concat(),
+            &[
+                &[
+                    "test",
+                    "--release",
+                    "--no-fail-fast",
+                    "--features",
+                    EMULATOR,
+                ],
+                &selection[..],
+            ]
+            .concat(),
         );
         Ok(())
     }

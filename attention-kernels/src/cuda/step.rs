@@ -97,8 +97,11 @@ impl<D: Device> Step<D> {
         // A buffer must hold something.
         words.push(0);
         let per_layer = heads.len() / layers.max(1);
-        let longest = heads.chunks(per_layer.max(1));
-        let longest = longest.map(|heads| heads.iter().map(|head| head.len).max().unwrap_or(0));
+        // Of every layer, also where it has no heads.
+        let longest = (0..layers).map(|layer| {
+            let heads = &heads[layer * per_layer..][..per_layer];
+            heads.iter().map(|head| head.len).max().unwrap_or(0)
+        });
         Ok(Self {
             buffer: store.device().upload(&bytes(&words))?,
             sequences,
