@@ -80,7 +80,6 @@ __device__ __forceinline__ void append(const Pages<E>& pages, uint32_t* position
   uint32_t slot = head.target;
   if (slot == LOWEST) {
     slot = lowest_slot(HeadSlots{table, positions, scores, pages.block}, head.len, head.recent);
-    __syncthreads();
   }
   const uint32_t page = table[slot / pages.block], offset = slot % pages.block;
   const uint64_t source = static_cast<uint64_t>(blockIdx.x) * row_stride + first_row;

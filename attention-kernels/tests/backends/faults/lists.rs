@@ -10,7 +10,7 @@ pub(super) struct Harmless {
     pub(super) why: &'static str,
 }
 
-pub(super) const HARMLESS: [Harmless; 10] = [
+pub(super) const HARMLESS: [Harmless; 9] = [
     Harmless {
         kind: Kind::Barrier,
         entry: "kv_attend_g1_f16",
@@ -22,12 +22,6 @@ pub(super) const HARMLESS: [Harmless; 10] = [
         entry: "kv_attend_g4_f16",
         faults: &[5],
         why: "as in `kv_attend_g1`",
-    },
-    Harmless {
-        kind: Kind::Barrier,
-        entry: "kv_append_f16",
-        faults: &[4],
-        why: "after the choice of a slot: all that it reads outside of `victims` it has read before its own last barrier",
     },
     Harmless {
         kind: Kind::Store,
