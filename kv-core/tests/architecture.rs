@@ -15,6 +15,8 @@ struct Workspace {
 
 struct Package {
     dependencies: BTreeSet<String>,
+    /// Those of them that are there only with a feature.
+    optional: BTreeSet<String>,
     features: BTreeSet<String>,
     folder: PathBuf,
 }
@@ -39,13 +41,21 @@ fn workspace() -> Workspace {
         packages: packages
             .map(|package| {
                 let dependencies = package["dependencies"].as_array().expect("dependencies");
-                let normal = dependencies
-                    .iter()
-                    .filter(|dependency| dependency["kind"].is_null());
+                let normal = || {
+                    dependencies
+                        .iter()
+                        .filter(|dependency| dependency["kind"].is_null())
+                };
+                let optional = normal().filter(|dependency| dependency["optional"] == true);
                 let features = package["features"].as_object().expect("features");
                 let manifest = PathBuf::from(text(&package["manifest_path"]));
                 let read = Package {
-                    dependencies: normal.map(|dependency| text(&dependency["name"])).collect(),
+                    dependencies: normal()
+                        .map(|dependency| text(&dependency["name"]))
+                        .collect(),
+                    optional: optional
+                        .map(|dependency| text(&dependency["name"]))
+                        .collect(),
                     features: features.keys().cloned().collect(),
                     folder: manifest.parent().expect("a folder").to_owned(),
                 };
@@ -69,8 +79,10 @@ fn dependencies_point_inwards() {
     let core = BTreeSet::from(["kv-core".to_owned()]);
     for (name, package) in &packages {
         let allowed = match name.as_str() {
-            "kv-core" | "kv-hook" | "kv-patch" => BTreeSet::new(),
-            "attention-kernels" => core.clone(),
+            "kv-core" | "kv-hook" | "kv-patch" | "ptx-emulator" | "cuda-host-shim" => {
+                BTreeSet::new()
+            }
+            "attention-kernels" => BTreeSet::from(["kv-core", "ptx-emulator"].map(str::to_owned)),
             "kv-conform" => BTreeSet::from(["kv-core", "attention-kernels"].map(str::to_owned)),
             policy if policy.starts_with("kv-policy-") => core.clone(),
             _ => continue,
@@ -81,12 +93,22 @@ fn dependencies_point_inwards() {
             "{name} depends on {found:?}, may depend on {allowed:?}"
         );
         for engine in ["mistralrs-core", "candle-core"] {
-            let is_hook = name == "kv-hook" && engine == "candle-core";
+            let may_know = match name.as_str() {
+                "kv-hook" => engine == "candle-core",
+                // Where a GPU is asked for.
+                "attention-kernels" => engine == "candle-core" && package.optional.contains(engine),
+                _ => false,
+            };
             assert!(
-                is_hook || !package.dependencies.contains(engine),
+                may_know || !package.dependencies.contains(engine),
                 "{name} must not know {engine}"
             );
         }
+        assert!(
+            !package.dependencies.contains("ptx-emulator")
+                || package.optional.contains("ptx-emulator"),
+            "the emulator is for tests"
+        );
     }
 }
 
