@@ -128,13 +128,7 @@ impl<D: Device> Work<'_, D> {
                 most: MAX_GROUP,
             });
         }
-        let (tokens, rows) = (prompt.tokens, prompt.rows);
-        if tokens > rows {
-            return Err(CudaError::Kernel(KernelError::TokensOutOfRange {
-                tokens,
-                rows,
-            }));
-        }
+        self.check_tokens()?;
         let scoring = Scoring {
             scale: prompt.scale,
             softcap: prompt.softcap,
@@ -143,19 +137,42 @@ impl<D: Device> Work<'_, D> {
         crate::observe::check_pool(self.reduction.pool).map_err(CudaError::Kernel)
     }
 
+    fn check_tokens(&self) -> Result<(), CudaError> {
+        let (tokens, rows) = (self.prompt.tokens, self.prompt.rows);
+        if tokens > rows {
+            return Err(CudaError::Kernel(KernelError::TokensOutOfRange {
+                tokens,
+                rows,
+            }));
+        }
+        Ok(())
+    }
+
+    /// Elements of all keys; a product that does not fit is the length of no buffer.
+    const fn key_elements(&self) -> usize {
+        let rows = self.prompt.heads.saturating_mul(self.prompt.rows);
+        rows.saturating_mul(self.prompt.head_dim)
+    }
+
     fn matrices(&self) -> Result<[Arg<'_, D::Buffer>; 2], CudaError> {
         let prompt = self.prompt;
         let bytes = prompt.dtype.size_in_bytes();
-        let keys = prompt.heads * prompt.rows * prompt.head_dim;
+        let keys = self.key_elements();
         let Some(queries) = prompt.queries else {
             return Err(CudaError::BufferTooSmall {
                 what: "queries",
                 bytes: 0,
-                expected: keys * prompt.group * bytes,
+                expected: keys.saturating_mul(prompt.group).saturating_mul(bytes),
             });
         };
         Ok([
-            memory(self.device, queries, keys * prompt.group, bytes, "queries")?,
+            memory(
+                self.device,
+                queries,
+                keys.saturating_mul(prompt.group),
+                bytes,
+                "queries",
+            )?,
             memory(self.device, prompt.keys, keys, bytes, "keys")?,
         ])
     }
@@ -245,16 +262,11 @@ impl<D: Device> Work<'_, D> {
         let prompt = self.prompt;
         let (tokens, rows) = (prompt.tokens, prompt.rows);
         check_head_dim(prompt.head_dim, prompt.dtype)?;
-        if tokens > rows {
-            return Err(CudaError::Kernel(KernelError::TokensOutOfRange {
-                tokens,
-                rows,
-            }));
-        }
+        self.check_tokens()?;
         if prompt.heads == 0 || tokens == 0 {
             return Ok(());
         }
-        let elements = prompt.heads * rows * prompt.head_dim;
+        let elements = self.key_elements();
         let bytes = prompt.dtype.size_in_bytes();
         let args = [
             memory(self.device, prompt.keys, elements, bytes, "keys")?,

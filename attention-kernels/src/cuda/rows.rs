@@ -70,12 +70,13 @@ pub fn write<D: Device>(
         return Ok(());
     }
     let list = store.device().upload(&bytes(&words))?;
+    let [keys_of_pages, values_of_pages, positions, scores_of_slots] = store.memory_args();
     let [head_dim, block] = store.shape_args();
     let args = [
-        store.keys_arg(),
-        store.values_arg(),
-        store.positions_arg(),
-        store.scores_arg(),
+        keys_of_pages,
+        values_of_pages,
+        positions,
+        scores_of_slots,
         keys,
         values,
         observed,
@@ -113,12 +114,13 @@ pub fn append<D: Device>(
         return Ok(());
     }
     let [keys, values] = new_args(store, new)?;
+    let [keys_of_pages, values_of_pages, positions, scores_of_slots] = store.memory_args();
     let [head_dim, block] = store.shape_args();
     let args = [
-        store.keys_arg(),
-        store.values_arg(),
-        store.positions_arg(),
-        store.scores_arg(),
+        keys_of_pages,
+        values_of_pages,
+        positions,
+        scores_of_slots,
         keys,
         values,
         step.heads_arg(layer),
@@ -156,12 +158,13 @@ pub fn copy_rows<D: Device>(store: &mut PageStore<D>, rows: &[CopyRow]) -> Resul
             .flat_map(|row| [row.from_page, row.from_offset, row.to_page, row.to_offset])
             .collect();
         let list = store.device().upload(&bytes(&words))?;
+        let [keys_of_pages, values_of_pages, positions, scores_of_slots] = store.memory_args();
         let [head_dim, block] = store.shape_args();
         let args = [
-            store.keys_arg(),
-            store.values_arg(),
-            store.positions_arg(),
-            store.scores_arg(),
+            keys_of_pages,
+            values_of_pages,
+            positions,
+            scores_of_slots,
             Arg::Memory(&list, 0),
             Arg::U32(number("rows", run.len())?),
             head_dim,

@@ -80,6 +80,10 @@ pub(super) fn memory<'a, D: Device>(
     Ok(Arg::Memory(view.buffer, view.first * bytes))
 }
 
+fn address_or_null<B>(buffer: Option<&B>) -> Arg<'_, B> {
+    buffer.map_or(Arg::Null, |buffer| Arg::Memory(buffer, 0))
+}
+
 /// A number for a kernel.
 pub(super) fn number(what: &'static str, number: usize) -> Result<u32, CudaError> {
     u32::try_from(number).map_err(|_| CudaError::TooMany {
@@ -222,15 +226,18 @@ impl<D: Device> PageStore<D> {
     }
 
     /// Null where there are none.
-    pub(super) fn positions_arg(&self) -> Arg<'_, D::Buffer> {
-        self.positions()
-            .map_or(Arg::Null, |buffer| Arg::Memory(buffer, 0))
+    pub(super) fn scores_arg(&self) -> Arg<'_, D::Buffer> {
+        address_or_null(self.scores())
     }
 
-    /// Null where there are none.
-    pub(super) fn scores_arg(&self) -> Arg<'_, D::Buffer> {
-        self.scores()
-            .map_or(Arg::Null, |buffer| Arg::Memory(buffer, 0))
+    /// Keys, values, and the positions and scores of the slots: null where there are none.
+    pub(super) fn memory_args(&self) -> [Arg<'_, D::Buffer>; 4] {
+        [
+            self.keys_arg(),
+            self.values_arg(),
+            address_or_null(self.positions()),
+            self.scores_arg(),
+        ]
     }
 
     /// `D` and `B`.
