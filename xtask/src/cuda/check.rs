@@ -6,7 +6,7 @@ use super::{CLI, DEFAULT_CAPABILITY, KERNELS, cargo, stand_in, target_directory}
 use crate::{engine, process, workspace::Workspace};
 
 /// Cargo's part of the command; no package of the engine is compiled to code.
-const CHECK: [&str; 10] = [
+const CHECK: [&str; 11] = [
     "check",
     "--release",
     "-p",
@@ -17,6 +17,7 @@ const CHECK: [&str; 10] = [
     KERNELS,
     "--features",
     "cuda",
+    "--all-targets",
 ];
 
 /// Patches the engine if that is not done, makes the stand-in, runs cargo.
