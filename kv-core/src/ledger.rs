@@ -297,7 +297,7 @@ impl Ledger {
         layer: usize,
         position: Position,
     ) -> Result<Vec<Address>, CacheError> {
-        let slots = self.enter(seq, layer, position, |_| false)?;
+        let slots = self.enter(seq, layer, position, |_, _| false)?;
         let tables = self.layer(seq, layer)?.iter().zip(slots);
         Ok(tables
             .filter_map(|(table, slot)| Some(address(table, slot?)))
@@ -317,15 +317,17 @@ impl Ledger {
         position: Position,
         has_scores: bool,
     ) -> Result<Vec<Target>, CacheError> {
-        let pins = self.sequence(seq)?.pins.clone();
-        let evicts = |table: &HeadTable| table.evicts(position, &pins).filter(|_| has_scores);
-        let slots = self.enter(seq, layer, position, |table| evicts(table).is_some())?;
+        let evicts =
+            |table: &HeadTable, pins: &Pins| table.evicts(position, pins).filter(|_| has_scores);
+        let is_blind = |table: &HeadTable, pins: &Pins| evicts(table, pins).is_some();
+        let slots = self.enter(seq, layer, position, is_blind)?;
+        let pins = &self.sequence(seq)?.pins;
         let tables = self.layer(seq, layer)?.iter().zip(slots);
         Ok(tables
             .map(|(table, slot)| match slot {
                 Some(slot) => Target::Slot(slot),
                 None => Target::Lowest {
-                    recent: evicts(table).unwrap_or_default(),
+                    recent: evicts(table, pins).unwrap_or_default(),
                 },
             })
             .collect())
@@ -343,7 +345,7 @@ impl Ledger {
         seq: SeqId,
         layer: usize,
         position: Position,
-        is_blind: impl Fn(&HeadTable) -> bool,
+        is_blind: impl Fn(&HeadTable, &Pins) -> bool,
     ) -> Result<Vec<Option<Slot>>, CacheError> {
         let Geometry {
             layers, kv_heads, ..
@@ -358,7 +360,9 @@ impl Ledger {
         let tables = &mut sequence.heads[layer * kv_heads..(layer + 1) * kv_heads];
         let places: Vec<Option<Place>> = tables
             .iter()
-            .map(|table| (!is_blind(table)).then(|| table.place_of(position, &sequence.pins)))
+            .map(|table| {
+                (!is_blind(table, &sequence.pins)).then(|| table.place_of(position, &sequence.pins))
+            })
             .collect();
         let begun = tables
             .iter()

@@ -11,6 +11,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
+use zip::ZipArchive;
 
 use crate::{
     process,
@@ -176,6 +177,20 @@ pub(crate) fn check_hash(hash: Sha256, pinned: &Pinned) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// Opens a wheel, which is a zip file.
+pub(crate) fn archive(wheel: &Path) -> Result<ZipArchive<File>> {
+    let file = File::open(wheel).with_context(|| damaged(wheel))?;
+    ZipArchive::new(file).with_context(|| damaged(wheel))
+}
+
+/// What to do about a wheel that cannot be read.
+pub(crate) fn damaged(wheel: &Path) -> String {
+    format!(
+        "{} cannot be unpacked; delete it and run the same command again",
+        wheel.display()
+    )
 }
 
 #[cfg(test)]

@@ -36,6 +36,8 @@ pub(super) struct Memory {
     /// `D`.
     pub(super) head_dim: usize,
     pub(super) dtype: KvDtype,
+    /// The same, as candle calls it.
+    pub(super) tensor_dtype: DType,
     pub(super) pages: usize,
     /// Whether a device keeps the position and the score of every slot; on the host the ledger does.
     pub(super) slot_state: bool,
@@ -124,12 +126,7 @@ impl Place {
                 )
             });
             let store = store.map_err(|e| StartError::Model(e.to_string()))?;
-            let dtype = match memory.dtype {
-                KvDtype::F16 => DType::F16,
-                KvDtype::Bf16 => DType::BF16,
-                _ => DType::F32,
-            };
-            Ok(Box::new(DeviceBackend::new(store, dtype)) as Box<dyn Layers>)
+            Ok(Box::new(DeviceBackend::new(store, memory.tensor_dtype)) as Box<dyn Layers>)
         };
         Self {
             name,

@@ -30,6 +30,7 @@ impl Runtime {
             block: geometry.block,
             head_dim: geometry.head_dim,
             dtype,
+            tensor_dtype: spec.dtype,
             pages,
             slot_state: needs.observation != Observation::None,
         })?;

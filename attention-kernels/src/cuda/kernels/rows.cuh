@@ -7,7 +7,7 @@ constexpr int ROW_THREADS = 128;
 __device__ __forceinline__ uint32_t row_of_warp() { return (blockIdx.x * ROW_THREADS + threadIdx.x) / WARP; }
 __device__ __forceinline__ uint32_t lane_of_thread() { return threadIdx.x % WARP; }
 
-// Writes row `source` of `keys` and `values` (rows of D) into a slot, with its position, and its score where there is one.
+// Writes row `source` of `keys` and `values` (rows of D) into a slot; `lanes` threads share the work.
 template <class E>
 __device__ __forceinline__ void put_row(const Pages<E>& pages, uint32_t page, uint32_t offset, const typename E::Raw* keys,
                                         const typename E::Raw* values, uint64_t source, uint32_t lane, uint32_t lanes) {

@@ -40,8 +40,8 @@ __device__ __forceinline__ void find_bucket(const Search& search, uint32_t wante
   __syncthreads();
 }
 
-// The `wanted`-th largest of the keys that `count` counts. `count(shift, prefix_shift, prefix)` adds, for every key whose bits from
-// `prefix_shift` up are `prefix`, one to the bucket of its byte at `shift`. `wanted` is at least 1 and at most the number of keys.
+// The `wanted`-th largest of the keys that `count` counts. `count(shift, prefix)` adds, for every key whose bytes above the one at
+// `shift` are `prefix`, one to the bucket of that byte. `wanted` is at least 1 and at most the number of keys.
 template <class Count>
 __device__ __forceinline__ Threshold nth_largest(const Search& search, uint32_t wanted, const Count& count) {
   uint32_t prefix = 0;
@@ -64,7 +64,7 @@ __device__ __forceinline__ void count_key(const Search& search, uint32_t key, in
   if (shares_prefix(key, shift, prefix)) atomicAdd(&search.buckets[key >> shift & (BUCKETS - 1)], times);
 }
 
-// The threshold of the `wanted` best of `keys(0..len)`. Nothing is above the threshold where all are wanted.
+// The threshold of the `wanted` best of `keys(0..len)`.
 template <class Keys>
 __device__ __forceinline__ Threshold best_of(const Search& search, uint32_t len, uint32_t wanted, const Keys& keys) {
   return nth_largest(search, wanted, [&](int shift, uint32_t prefix) {
