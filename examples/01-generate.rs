@@ -13,7 +13,7 @@ async fn main() -> Result<()> {
     let model = std::env::args()
         .nth(1)
         .context("usage: 01-generate MODEL.gguf")?;
-    let mut config = EngineConfig::gguf(model);
+    let mut config = EngineConfig::new(model);
     config.cache = Some(
         CacheConfig::new("streaming-llm")
             .budget("128".parse()?)

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use kv_core::{
     Budget, ConfigError, Geometry, Growth, KeepPlan, LayerView, Needs, Policy, PolicyConfig,
-    Registry, Room,
+    Registry, Room, schemars::JsonSchema,
 };
 use mistralrs_kv::{CacheConfig, EngineConfig, Prompt, Request};
 use serde::{Deserialize, Serialize};
@@ -17,10 +17,12 @@ use serde::{Deserialize, Serialize};
 const SINKS: usize = 4;
 
 /// What a user may set.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(crate = "kv_core::schemars")]
 struct TwoWindows {
-    /// Window of the odd layers.
+    /// Latest tokens that every KV head of an odd layer keeps, from 1; even layers keep twice as many.
+    #[schemars(range(min = 1))]
     window: usize,
 }
 
@@ -90,7 +92,7 @@ async fn main() -> Result<()> {
         .context("usage: 02-own-policy MODEL.gguf")?;
     let mut registry = Registry::default();
     registry.add::<TwoWindows>();
-    let mut config = EngineConfig::gguf(model);
+    let mut config = EngineConfig::new(model);
     config.cache = Some(
         CacheConfig::new("two-windows")
             .registry(registry)

@@ -1,7 +1,7 @@
 //! What a user says about the cache.
 use std::{fs, path::Path, sync::Arc};
 
-use kv_core::{Budget, Pins, Registry};
+use kv_core::{Budget, PolicyConfig, Registry};
 use serde_json::{Map, Value};
 
 use crate::{StartError, policies};
@@ -12,7 +12,7 @@ pub struct CacheConfig {
     pub(crate) policy: String,
     pub(crate) fields: Map<String, Value>,
     pub(crate) budget: Budget,
-    pub(crate) pins: Pins,
+    pub(crate) pin_prefix: u32,
     pub(crate) prompt_tail: usize,
     pub(crate) registry: Arc<Registry>,
 }
@@ -25,7 +25,7 @@ struct PolicyFile {
     #[serde(default)]
     budget: Option<Budget>,
     #[serde(default)]
-    pin_prefix: Option<u32>,
+    pin_prefix: u32,
     #[serde(default)]
     prompt_tail: usize,
     #[serde(default)]
@@ -40,10 +40,29 @@ impl CacheConfig {
             policy: policy.into(),
             fields: Map::new(),
             budget: Budget::Full,
-            pins: Pins::default(),
+            pin_prefix: 0,
             prompt_tail: 0,
             registry: Arc::new(policies()),
         }
+    }
+
+    /// The policy of a typed configuration, such as [`policy::KeepAllConfig`](crate::policy::KeepAllConfig), without a
+    /// budget.
+    ///
+    /// ```
+    /// use mistralrs_kv::{CacheConfig, policy::KeepAllConfig};
+    ///
+    /// assert_eq!(CacheConfig::of(&KeepAllConfig {}).policy_name(), "keep-all");
+    /// ```
+    #[must_use]
+    pub fn of<C: PolicyConfig>(config: &C) -> Self {
+        let mut of = Self::new(C::NAME);
+        match serde_json::to_value(config) {
+            Ok(Value::Object(fields)) => of.fields = fields,
+            // A configuration is a struct of plain fields; the registry says the same of its defaults.
+            _ => debug_assert!(false, "{} does not serialise to an object", C::NAME),
+        }
+        of
     }
 
     /// Reads a TOML file such as
@@ -71,10 +90,7 @@ impl CacheConfig {
         config.budget = read.budget.unwrap_or_default();
         config.fields = read.settings;
         config.prompt_tail = read.prompt_tail;
-        Ok(match read.pin_prefix {
-            Some(tokens) => config.pin_prefix(tokens),
-            None => config,
-        })
+        Ok(config.pin_prefix(read.pin_prefix))
     }
 
     /// Sets the budget.
@@ -87,7 +103,7 @@ impl CacheConfig {
     /// Never evicts the first `tokens` tokens of a request, for example its system prompt.
     #[must_use]
     pub fn pin_prefix(mut self, tokens: u32) -> Self {
-        self.pins = Pins::new(std::iter::once(0..tokens));
+        self.pin_prefix = tokens;
         self
     }
 

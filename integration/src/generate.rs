@@ -12,9 +12,9 @@ use mistralrs_core::{
     CustomLogitsProcessor, MessageContent, NormalRequest, Request as EngineRequest, RequestMessage,
     Response, SamplingParams,
 };
-use tokio::sync::mpsc::{Receiver, channel};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
 
-use crate::Engine;
+use crate::{Engine, RequestCache, RequestTerms, StartError};
 
 /// What to go on from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +44,8 @@ pub struct Request {
     pub sampling: SamplingParams,
     /// Called with each step's logits, for measurements and teacher forcing.
     pub logits: Option<Arc<dyn CustomLogitsProcessor>>,
+    /// What it asks of its cache, where that differs from the engine's configuration.
+    pub cache: RequestCache,
 }
 
 impl std::fmt::Debug for Request {
@@ -67,7 +69,15 @@ impl Request {
             prompt,
             sampling,
             logits: None,
+            cache: RequestCache::default(),
         }
+    }
+
+    /// Asks for a cache of its own kind: another budget, a pinned prefix.
+    #[must_use]
+    pub const fn with_cache(mut self, cache: RequestCache) -> Self {
+        self.cache = cache;
+        self
     }
 
     /// Lets `logits` see, and change, each step's logits.
@@ -122,7 +132,7 @@ impl Engine {
         request: Request,
         mut on_text: impl FnMut(&str) -> bool,
     ) -> Result<Answer> {
-        let mut answers = self.send(request).await?;
+        let (mut answers, _terms) = self.send(request).await?;
         let mut text = String::new();
         while let Some(response) = answers.recv().await {
             let (piece, finish) = piece(response)?;
@@ -144,7 +154,7 @@ impl Engine {
         bail!("the engine closed the request without an answer")
     }
 
-    async fn send(&self, request: Request) -> Result<Receiver<Response>> {
+    async fn send(&self, request: Request) -> Result<(Receiver<Response>, Option<RequestTerms>)> {
         static NEXT: AtomicUsize = AtomicUsize::new(1);
         let messages = match request.prompt {
             Prompt::Chat(messages) => RequestMessage::Chat {
@@ -163,6 +173,7 @@ impl Engine {
             Prompt::Tokens(tokens) => RequestMessage::CompletionTokens(tokens),
         };
         let (sender, receiver) = channel(64);
+        let terms = self.terms(&request.cache, &sender)?;
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let mut normal =
             NormalRequest::new_simple(messages, request.sampling, sender, id, None, None);
@@ -176,7 +187,26 @@ impl Engine {
             .send(EngineRequest::Normal(Box::new(normal)))
             .await
             .context("the engine has stopped")?;
-        Ok(receiver)
+        Ok((receiver, terms))
+    }
+
+    /// Lets the runtime know what a request asks of its cache; `None` if that is nothing of its own.
+    fn terms(
+        &self,
+        cache: &RequestCache,
+        client: &Sender<Response>,
+    ) -> Result<Option<RequestTerms>, StartError> {
+        if *cache == RequestCache::default() {
+            return Ok(None);
+        }
+        let Some(runtime) = &self.runtime else {
+            return Err(StartError::OutOfRange {
+                field: "cache",
+                value: format!("{cache:?}"),
+                allowed: "left out where the engine runs without a policy".into(),
+            });
+        };
+        runtime.keep_request(client, cache).map(Some)
     }
 }
 

@@ -8,7 +8,7 @@
 //! # async fn main() -> anyhow::Result<()> {
 //! use mistralrs_kv::{CacheConfig, EngineConfig, Prompt, Request};
 //!
-//! let mut config = EngineConfig::gguf("SmolLM2-135M-Instruct-Q8_0.gguf");
+//! let mut config = EngineConfig::new("SmolLM2-135M-Instruct-Q8_0.gguf");
 //! config.cache = Some(CacheConfig::new("streaming-llm").budget("256".parse()?));
 //! let engine = config.start().await?;
 //! let answer = engine.generate(Request::greedy(Prompt::chat("Why is the sky blue?"), 64)).await?;
@@ -18,26 +18,34 @@
 //! ```
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "builders")]
+mod builders;
 mod compare;
 mod config;
 mod engine;
 mod error;
 mod generate;
+mod model;
+mod picture;
 mod place;
+mod pool;
 mod registry;
 mod report;
 mod runtime;
 
+#[cfg(feature = "builders")]
+pub use builders::{Builder, KvModel, KvPolicyExt, WithKvPolicy};
 pub use compare::{Comparison, Trace, compare};
 pub use config::CacheConfig;
-pub use engine::{Engine, EngineConfig, PoolSize};
+pub use engine::{Engine, EngineConfig};
 pub use error::StartError;
 pub use generate::{Answer, Finish, Prompt, Request};
 pub use kv_core;
 pub use place::device;
-pub use registry::policies;
+pub use pool::PoolSize;
+pub use registry::{policies, policy};
 pub use report::Report;
-pub use runtime::{KernelCalls, Runtime, Stats, TensorDevice};
+pub use runtime::{KernelCalls, RequestCache, RequestTerms, Runtime, Stats, TensorDevice};
 
 const _: () = assert!(
     mistralrs_core::KV_HOOK_ABI == kv_hook::ABI,

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use kv_core::{Geometry, SequenceReport};
 use serde::{Deserialize, Serialize};
 
-use crate::{CacheConfig, Engine};
+use crate::{CacheConfig, Engine, Runtime, picture::svg, runtime::Ended};
 
 /// How long to wait for the engine to give a request's pages back.
 const CLEAN_UP: Duration = Duration::from_secs(30);
@@ -46,21 +46,32 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// If the engine does not give the request's pages back, or no request has ended.
+    /// As [`Runtime::report`].
     pub fn report(&self, text: String) -> Result<Option<Report>> {
-        let Some(runtime) = self.runtime() else {
-            return Ok(None);
-        };
+        let runtime = self.runtime();
+        runtime.map(|runtime| runtime.report(text)).transpose()
+    }
+}
+
+impl Runtime {
+    /// What the cache of the request that has just ended held; `text` is its answer. For one request at a time.
+    ///
+    /// # Errors
+    ///
+    /// If the engine does not give the request's pages back, or no request has ended.
+    pub fn report(&self, text: String) -> Result<Report> {
         ensure!(
-            runtime.wait_ended(CLEAN_UP),
+            self.wait_ended(CLEAN_UP),
             "the engine did not give the request's pages back"
         );
-        let geometry = runtime.geometry().context("the engine has no cache")?;
-        let ended = runtime.take_ended().pop();
-        let ended = ended.context("the engine kept no cache for the request")?;
-        let mut report = Report::new(runtime.config(), &geometry, ended, text);
-        report.notice = runtime.notice(report.prompt_tokens);
-        Ok(Some(report))
+        let geometry = self.geometry().context("the engine has no cache")?;
+        let ended = self.take_last_ended();
+        let Ended { report, terms } = ended.context("the engine kept no cache for the request")?;
+        let notice = self.notice_under(&terms, report.prompt_tokens);
+        let config = self.config().clone().budget(terms.budget);
+        let mut report = Report::new(&config, &geometry, report, text);
+        report.notice = notice;
+        Ok(report)
     }
 }
 
@@ -119,21 +130,45 @@ impl Report {
         lines.join("\n")
     }
 
+    /// A picture of the tokens that each head held at the end, as SVG: a column for each layer, a row for each KV head.
+    #[must_use]
+    pub fn picture(&self) -> String {
+        let title = format!("{}, budget {}: tokens kept", self.policy, self.budget);
+        let mut notes = vec![format!(
+            "{} of {} pages held ({}), {} of {}",
+            self.pages_held_peak,
+            self.pages_full,
+            percent(self.pages_held_peak, self.pages_full),
+            mib(self.bytes_held_peak),
+            mib(self.bytes_full),
+        )];
+        notes.extend(self.notice.clone());
+        svg(&self.kept, self.cached_tokens(), &title, &notes)
+    }
+
     /// Writes the report to a JSON file, as a whole or not at all.
     ///
     /// # Errors
     ///
     /// What the system says of the file or its folder.
     pub fn save(&self, path: &Path) -> io::Result<()> {
-        let folder = path
-            .parent()
-            .filter(|folder| !folder.as_os_str().is_empty())
-            .unwrap_or(Path::new("."));
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
-        serde_json::to_writer_pretty(&mut file, self)?;
-        file.write_all(b"\n")?;
-        file.persist(path)?;
-        Ok(())
+        let mut text = serde_json::to_vec_pretty(self)?;
+        text.push(b'\n');
+        write_whole(path, &text)
+    }
+
+    /// Writes the [`Report::picture`] to an SVG file, as a whole or not at all.
+    ///
+    /// # Errors
+    ///
+    /// As [`Report::save`].
+    pub fn save_picture(&self, path: &Path) -> io::Result<()> {
+        write_whole(path, self.picture().as_bytes())
+    }
+
+    /// Tokens that went through the cache: all but the last one generated.
+    const fn cached_tokens(&self) -> usize {
+        self.prompt_tokens + self.generated_tokens.saturating_sub(1)
     }
 
     /// One line for people: pages and bytes held against full.
@@ -157,10 +192,22 @@ impl Report {
             percent(self.pages_held_peak, self.pages_full),
             mib(self.bytes_held_peak),
             mib(self.bytes_full),
-            self.prompt_tokens + self.generated_tokens.saturating_sub(1),
+            self.cached_tokens(),
             tokens.len(),
         )
     }
+}
+
+/// Writes a file as a whole or not at all.
+fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    file.write_all(bytes)?;
+    file.persist(path)?;
+    Ok(())
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a share for people")]

@@ -10,13 +10,14 @@ use common::host::{
 };
 use kv_core::{
     Budget, ConfigError, Geometry, KeepPlan, LayerView, Needs, Observation, Policy, PolicyConfig,
-    Reduce, Reduction, Registry,
+    Reduce, Reduction, Registry, schemars::JsonSchema,
 };
 use mistralrs_kv::{CacheConfig, KernelCalls};
 use serde::{Deserialize, Serialize};
 
 /// A policy that asks for an observation, reads it and keeps all.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(crate = "kv_core::schemars")]
 #[serde(deny_unknown_fields, default)]
 struct Watcher {
     what: String,

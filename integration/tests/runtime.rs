@@ -8,7 +8,7 @@ use common::host::{
 };
 use kv_core::{
     Budget, ConfigError, Geometry, KeepPlan, LayerView, Needs, Observation, Policy, PolicyConfig,
-    Registry,
+    Registry, schemars::JsonSchema,
 };
 use kv_hook::{KvRuntime, PoolSpec};
 use mistralrs_kv::{CacheConfig, Runtime};
@@ -58,7 +58,8 @@ fn a_cache_in_8_bits_is_refused() {
 }
 
 /// A policy that asks for what this runtime does not supply.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(crate = "kv_core::schemars")]
 struct Curious {}
 
 impl PolicyConfig for Curious {

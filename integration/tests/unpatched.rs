@@ -32,7 +32,7 @@ fn a_forgotten_patch_is_a_compile_error_that_says_what_to_do() {
     for part in [
         "cargo xtask setup",
         "[patch.crates-io]",
-        "cargo xtask patch --out",
+        "cargo xtask vendor --into",
     ] {
         assert!(forgotten.contains(part), "{forgotten}");
     }

@@ -2,12 +2,13 @@
 //!
 //! Cai et al., *PyramidKV: Dynamic KV Cache Compression based on Pyramidal Information Funneling*, 2024,
 //! <https://arxiv.org/abs/2406.02069>.
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{ConfigError, apportion};
 
 /// How much of the budget each layer gets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum LayerShares {
     /// The same.
@@ -18,7 +19,7 @@ pub enum LayerShares {
 }
 
 /// How a pyramid becomes whole tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum PyramidRounding {
     /// By largest remainder: the layers' budgets sum to the budget.

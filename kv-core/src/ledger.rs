@@ -48,6 +48,12 @@ impl Sequence {
         self.prompt
     }
 
+    /// Tokens that went through the cache: the prompt and every generated token that was fed back.
+    #[must_use]
+    pub const fn seen(&self) -> usize {
+        self.seen
+    }
+
     /// What was promised to it.
     #[must_use]
     pub const fn demand(&self) -> &Demand {
@@ -112,6 +118,7 @@ pub struct Ledger {
     geometry: Geometry,
     pool: PagePool,
     sequences: HashMap<SeqId, Sequence>,
+    evicted: u64,
 }
 
 impl Ledger {
@@ -122,6 +129,7 @@ impl Ledger {
             geometry,
             pool: PagePool::new(pages),
             sequences: HashMap::new(),
+            evicted: 0,
         }
     }
 
@@ -135,6 +143,13 @@ impl Ledger {
     #[must_use]
     pub const fn pool(&self) -> &PagePool {
         &self.pool
+    }
+
+    /// Tokens that a head was given and does not hold any more, or never kept, over all heads of all sequences so far:
+    /// one token that every head drops counts `L * H` times. A sequence that ends evicts nothing.
+    #[must_use]
+    pub const fn evicted(&self) -> u64 {
+        self.evicted
     }
 
     /// All open sequences, in no particular order.
@@ -282,6 +297,8 @@ impl Ledger {
         }
         sequence.prompt = prompt;
         sequence.note(prompt);
+        let dropped = kept.slots.iter().map(|slots| prompt - slots.len());
+        self.evicted += dropped.sum::<usize>() as u64;
         Ok(addresses)
     }
 
@@ -371,7 +388,9 @@ impl Ledger {
         sequence.reservation.ensure(begun.count())?;
         let mut slots = Vec::with_capacity(kv_heads);
         for (table, place) in tables.iter_mut().zip(places) {
-            sequence.overwrites += u64::from(place != Some(Place::Append));
+            let overwrites = u64::from(place != Some(Place::Append));
+            sequence.overwrites += overwrites;
+            self.evicted += overwrites;
             slots.push(match place {
                 Some(place) => Some(table.insert(
                     position,

@@ -33,6 +33,7 @@ pub mod checker;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod demand;
+mod describe;
 mod error;
 mod geometry;
 mod ids;
@@ -51,6 +52,7 @@ mod view;
 
 pub use budget::{Budget, ParseBudgetError, apportion};
 pub use demand::{Demand, Room, granted};
+pub use describe::{Choice, Description, Field};
 pub use error::{CacheError, ConfigError, ProfileError};
 pub use geometry::Geometry;
 pub use ids::{PageId, Position, SeqId, Slot};
@@ -64,7 +66,8 @@ pub use policy::{
 };
 pub use pool::{Full, OwnedPage, PagePool, PoolUsage, Reservation, SharedPage};
 pub use profile::ProfileFile;
-pub use registry::{Description, Registry};
+pub use registry::Registry;
+pub use schemars;
 pub use score::{Pooling, ScoreKind, WindowedScore};
 pub use select::{counts_across, rank, top};
 pub use table::{HeadTable, Page, Place, Target};

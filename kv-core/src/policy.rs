@@ -1,6 +1,7 @@
 //! What a method must say, and nothing else.
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{Budget, ConfigError, Geometry, KeepPlan, LayerView, Room};
@@ -29,8 +30,13 @@ pub trait Policy: fmt::Debug + Send + Sync {
     fn plan(&self, view: &LayerView<'_>, keep: &mut KeepPlan);
 }
 
-/// A policy's configuration, as a user writes it. Derive the serde traits with `#[serde(deny_unknown_fields, default)]`.
-pub trait PolicyConfig: Default + Serialize + DeserializeOwned {
+/// A policy's configuration, as a user writes it. Derive the serde traits with `#[serde(deny_unknown_fields, default)]`, and
+/// [`JsonSchema`] with `#[schemars(crate = "kv_core::schemars")]`.
+///
+/// What users read is made from the type, see [`Description`](crate::Description): a field's doc comment should say what it
+/// is, its unit and what is allowed. A range is stated as `#[schemars(range(min = 1))]`, and what a text is as
+/// `#[schemars(extend("format" = "path"))]`.
+pub trait PolicyConfig: Default + Serialize + DeserializeOwned + JsonSchema {
     /// The name users write, in kebab case: also the crate's folder, the cargo feature and the docs page.
     const NAME: &'static str;
     /// One sentence for `mistralrs-kv policies`.
@@ -141,7 +147,7 @@ impl Reduction {
 }
 
 /// What comes first once the queries are reduced. It shows wherever one of the two is a maximum and the other is not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ReductionOrder {
     /// The group, then the pool: Ada-KV's authors, `KVCache-Factory`, and everything here by default.
@@ -152,7 +158,7 @@ pub enum ReductionOrder {
 }
 
 /// How several numbers become one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reduce {
     /// Their mean.
@@ -200,7 +206,7 @@ impl fmt::Display for Cadence {
 }
 
 /// At which positions attention sees the cached keys.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Positions {
     /// Where they stood in the text.

@@ -3,25 +3,14 @@ use std::{collections::BTreeMap, fmt};
 
 use serde_json::{Map, Value};
 
-use crate::{Budget, ConfigError, Geometry, Policy, PolicyConfig};
+use crate::{Budget, ConfigError, Description, Geometry, Policy, PolicyConfig};
 
 type Build = fn(Value, &Geometry, Budget) -> Result<Box<dyn Policy>, ConfigError>;
 
-/// What `mistralrs-kv policies` shows of a policy.
-#[derive(Debug, Clone)]
-pub struct Description {
-    /// Its name.
-    pub name: &'static str,
-    /// One sentence.
-    pub summary: &'static str,
-    /// Its fields with their defaults.
-    pub defaults: Map<String, Value>,
-}
-
 struct Entry {
     name: &'static str,
-    summary: &'static str,
     defaults: fn() -> Map<String, Value>,
+    describe: fn() -> Description,
     build: Build,
 }
 
@@ -42,8 +31,8 @@ impl Registry {
     pub fn add<C: PolicyConfig>(&mut self) -> &mut Self {
         let entry = Entry {
             name: C::NAME,
-            summary: C::SUMMARY,
             defaults: defaults::<C>,
+            describe: Description::of::<C>,
             build: build::<C>,
         };
         self.entries.insert(C::NAME, entry);
@@ -55,13 +44,9 @@ impl Registry {
         self.entries.keys().copied()
     }
 
-    /// Every policy with its fields and defaults, sorted by name.
+    /// Every policy with its fields, sorted by name.
     pub fn describe(&self) -> impl Iterator<Item = Description> + '_ {
-        self.entries.iter().map(|(&name, entry)| Description {
-            name,
-            summary: entry.summary,
-            defaults: (entry.defaults)(),
-        })
+        self.entries.values().map(|entry| (entry.describe)())
     }
 
     /// Checks a configuration against a model and a budget, and builds the policy.
@@ -112,7 +97,8 @@ fn check_fields(entry: &Entry, config: &Map<String, Value>) -> Result<(), Config
     })
 }
 
-fn defaults<C: PolicyConfig>() -> Map<String, Value> {
+/// The fields of the default configuration.
+pub(crate) fn defaults<C: PolicyConfig>() -> Map<String, Value> {
     match serde_json::to_value(C::default()) {
         Ok(Value::Object(fields)) => fields,
         _ => Map::new(),

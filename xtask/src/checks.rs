@@ -12,11 +12,7 @@ use std::{
 use anyhow::{Context, Result};
 
 use crate::{
-    cuda, demo,
-    metadata::Metadata,
-    model::{Choice, DtypeArg},
-    once, process, setup,
-    tally::Tally,
+    book, cuda, demo, metadata::Metadata, model::Choice, once, process, setup, tally::Tally,
     workspace::Workspace,
 };
 
@@ -107,7 +103,7 @@ impl Checks<'_> {
         let workspace = self.workspace;
         self.users_model = choice.users();
         let ready = self.step("set-up", || {
-            models = setup::run(workspace, DtypeArg::All, choice)?;
+            models = setup::for_tests(workspace, choice)?;
             Ok(Tally::PASSED)
         });
         if !ready {
@@ -123,6 +119,7 @@ impl Checks<'_> {
             "tests",
             &["test", "--release", "--no-fail-fast", "--workspace"],
         );
+        self.step("book", || book::run(workspace).map(|()| Tally::PASSED));
         self.features();
         // The very selection the tests were built with, so that nothing is compiled again for other features.
         let build = [
@@ -354,7 +351,7 @@ mod tests {
             package("mistralrs-kv", "integration"),
         ];
         let text = format!(
-            r#"{{"packages":[{}],"target_directory":"/t"}}"#,
+            r#"{{"packages":[{}],"target_directory":"/t","workspace_root":"/w"}}"#,
             packages.join(",")
         );
         let metadata = Metadata::parse(&text).unwrap();

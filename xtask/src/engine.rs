@@ -2,17 +2,17 @@
 
 use std::{
     fs,
-    path::{Component, Path, PathBuf},
+    path::{Path, PathBuf},
     process::Stdio,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use kv_patch::{ENGINE_PACKAGE, ENGINE_VERSION, Patch};
 
 use crate::{
     metadata::Metadata,
     process,
-    workspace::{Workspace, make_folder, write_if_different},
+    workspace::{Workspace, write_if_different},
 };
 
 /// The part of cargo's configuration that we write; `.cargo/config.toml` includes it if it is there.
@@ -40,36 +40,8 @@ fn tell_cargo(workspace: &Workspace, folder: &str) -> Result<bool> {
     write_if_different(&workspace.root().join(CARGO_CONFIG), &text)
 }
 
-/// Makes a patched copy for a workspace elsewhere and prints the lines to paste there.
-pub(crate) fn write_copy(workspace: &Workspace, out: &Path, hook: Option<&Path>) -> Result<()> {
-    make_folder(out)?;
-    let out = canonical(out)?;
-    if fs::read_dir(&out)?.next().is_some() && !is_engine(&out) {
-        bail!(
-            "{} is not empty and holds no {ENGINE_PACKAGE}; name a new folder with `--out`",
-            out.display()
-        );
-    }
-    let ours = workspace.root().join("integration/hook");
-    let hook = canonical(hook.unwrap_or(&ours))?;
-    if !hook.join("Cargo.toml").is_file() {
-        bail!(
-            "{} holds no crate; name the folder of kv-hook with `--hook`",
-            hook.display()
-        );
-    }
-    let value = format!("{{ path = {} }}", toml_string(&relative(&out, &hook)));
-    let report = patch(workspace, &out, &value)?;
-    println!("engine: {report}");
-    println!("\nPaste this into the Cargo.toml at the root of your workspace:\n");
-    println!(
-        "[patch.crates-io]\n{ENGINE_PACKAGE} = {{ path = {} }}",
-        toml_string(&out)
-    );
-    Ok(())
-}
-
-fn patch(workspace: &Workspace, target: &Path, hook: &str) -> Result<kv_patch::Report> {
+/// Makes `target` a patched copy of the engine; `hook` is the manifest value of its `kv-hook` dependency.
+pub(crate) fn patch(workspace: &Workspace, target: &Path, hook: &str) -> Result<kv_patch::Report> {
     let pristine = published(workspace)?;
     let patch = Patch::load()
         .context("the patch in integration/patch cannot be read; restore it with git")?;
@@ -147,40 +119,6 @@ fn manifest_folder(metadata: &str) -> Result<PathBuf> {
     Ok(engine.folder().to_owned())
 }
 
-fn is_engine(folder: &Path) -> bool {
-    let name = format!("name = \"{ENGINE_PACKAGE}\"");
-    fs::read_to_string(folder.join("Cargo.toml"))
-        .is_ok_and(|text| text.lines().any(|line| line == name))
-}
-
-fn canonical(path: &Path) -> Result<PathBuf> {
-    fs::canonicalize(path)
-        .with_context(|| format!("{} cannot be found; check the path", path.display()))
-}
-
-/// The way from the folder `from` to `to`, both absolute; `to` itself where there is none.
-fn relative(from: &Path, to: &Path) -> PathBuf {
-    let shared = from
-        .components()
-        .zip(to.components())
-        .take_while(|(a, b)| a == b)
-        .count();
-    if shared == 0 {
-        return to.to_owned();
-    }
-    let up = from.components().skip(shared).map(|_| Component::ParentDir);
-    up.chain(to.components().skip(shared)).collect()
-}
-
-/// A path as TOML text; forward slashes work on every system.
-fn toml_string(path: &Path) -> String {
-    let text = path
-        .to_string_lossy()
-        .replace('\\', "/")
-        .replace('"', "\\\"");
-    format!("\"{text}\"")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -210,7 +148,7 @@ mod tests {
         };
         let metadata = |packages: &[String]| {
             format!(
-                r#"{{"packages":[{}],"target_directory":"/t"}}"#,
+                r#"{{"packages":[{}],"target_directory":"/t","workspace_root":"/w"}}"#,
                 packages.join(",")
             )
         };
@@ -222,12 +160,5 @@ mod tests {
                 .to_string()
                 .contains("does not list mistralrs-core 0.8.1")
         );
-    }
-
-    #[test]
-    fn relative_goes_up_then_down() {
-        let way = relative(Path::new("/a/b/c"), Path::new("/a/d/e"));
-        assert_eq!(way, Path::new("../../d/e"));
-        assert_eq!(toml_string(&way), "\"../../d/e\"");
     }
 }

@@ -1,8 +1,10 @@
-//! `cargo xtask`: sets Headroom up, fetches the model, patches the engine, runs the demo and the checks.
+//! `cargo xtask`: sets Headroom up, makes models, patches the engine, builds the book, runs the demo and the checks.
 //!
 //! It stands outside the workspace, because the workspace resolves fully only once the patched engine exists.
 
+mod book;
 mod checks;
+mod client;
 mod cuda;
 mod demo;
 mod engine;
@@ -15,6 +17,8 @@ mod process;
 mod progress;
 mod setup;
 mod tally;
+mod tiny;
+mod vendor;
 mod workspace;
 
 use std::{env, path::PathBuf, process::ExitCode};
@@ -54,11 +58,15 @@ enum Command {
         #[command(flatten)]
         model: ModelArg,
     },
-    /// Write a patched copy of the engine, for use from another workspace
-    Patch {
-        /// Folder to write to; made if it does not exist
-        #[arg(long, value_name = "DIR")]
-        out: PathBuf,
+    /// Make two tiny models with random weights, for tests and examples
+    TinyModels,
+    /// Install OpenAI's Python client, which tests of the server speak through
+    OpenaiClient,
+    /// Write a patched engine into a folder of your own app and print what to paste there
+    Vendor {
+        /// Folder to make `mistralrs-core` in; made if it does not exist
+        #[arg(long, value_name = "PATH")]
+        into: PathBuf,
         /// Folder of the kv-hook crate the copy shall depend on [default: this checkout's integration/hook]
         #[arg(long, value_name = "PATH")]
         hook: Option<PathBuf>,
@@ -73,6 +81,8 @@ enum Command {
         #[command(flatten)]
         model: ModelArg,
     },
+    /// Build the book, test its code and follow every link; installs mdbook first
+    Docs,
     /// Install NVIDIA's compiler for GPU code from its wheels; no GPU needed [env: HEADROOM_NVCC]
     CudaSetup,
     /// Compile the CUDA kernels, compare them with the text that is kept, print what each needs
@@ -120,7 +130,7 @@ impl ModelArg {
 
 #[derive(Debug, Args)]
 struct CheckArgs {
-    /// Only the crates that do not need the engine: no set-up, no model, no demo
+    /// Only the crates that do not need the engine: no set-up, no model, no book, no demo
     #[arg(long)]
     light: bool,
     #[command(flatten)]
@@ -158,9 +168,18 @@ fn run(command: Command) -> Result<ExitCode> {
             let _lock = workspace.lock()?;
             model::ensure(&workspace, dtype, &model.choice())?;
         }
-        Command::Patch { out, hook } => engine::write_copy(&workspace, &out, hook.as_deref())?,
+        Command::TinyModels => {
+            let _lock = workspace.lock()?;
+            tiny::ensure(&workspace)?;
+        }
+        Command::OpenaiClient => {
+            let _lock = workspace.lock()?;
+            client::ensure(&workspace)?;
+        }
+        Command::Vendor { into, hook } => vendor::run(&workspace, &into, hook.as_deref())?,
         Command::Demo { model } => demo::run(&workspace, &model.choice())?,
         Command::ParityStock { model } => parity::run(&workspace, &model.choice())?,
+        Command::Docs => book::run(&workspace)?,
         Command::CudaSetup => cuda::setup(&workspace)?,
         Command::CudaKernels { write: true } => {
             cuda::kernels(&workspace, cuda::KernelAction::Write)?;

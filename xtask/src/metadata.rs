@@ -14,6 +14,7 @@ use crate::{process, workspace::Workspace};
 pub(crate) struct Metadata {
     pub(crate) packages: Vec<Package>,
     pub(crate) target_directory: PathBuf,
+    pub(crate) workspace_root: PathBuf,
 }
 
 #[derive(Debug, Deserialize)]
@@ -27,7 +28,13 @@ pub(crate) struct Package {
 impl Metadata {
     /// Of the workspace's own packages; needs no network.
     pub(crate) fn of(workspace: &Workspace) -> Result<Self> {
+        Self::at(workspace, workspace.root())
+    }
+
+    /// Of the packages of the workspace that `folder` belongs to; needs no network.
+    pub(crate) fn at(workspace: &Workspace, folder: &Path) -> Result<Self> {
         let mut command = process::cargo(workspace);
+        command.current_dir(folder);
         Self::parse(&process::output(command.args([
             "metadata",
             "--format-version",

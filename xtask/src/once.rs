@@ -14,6 +14,9 @@ use crate::{process, workspace::Workspace};
 /// What the tests are built with.
 const TESTS: [&str; 3] = ["--workspace", "--edges", "normal,build,dev"];
 /// What else is built, for a reader and for `cargo tree`: the workspace, the command line, the engine's user alone.
+///
+/// The last one with its development dependencies: it is built for its tests only, and one of them asks for what the
+/// server asks for.
 const OTHERS: [(&str, &[&str]); 3] = [
     ("the workspace", &["--workspace", "--edges", "normal,build"]),
     (
@@ -21,12 +24,12 @@ const OTHERS: [(&str, &[&str]); 3] = [
         &["-p", "mistralrs-kv-cli", "--edges", "normal,build"],
     ),
     (
-        "mistralrs-kv without features",
+        "tests of mistralrs-kv without features",
         &[
             "-p",
             "mistralrs-kv",
             "--edges",
-            "normal,build",
+            "normal,build,dev",
             "--no-default-features",
         ],
     ),

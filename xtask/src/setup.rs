@@ -1,10 +1,11 @@
-//! Set-up: the patched engine, then the model. Doing it twice does nothing the second time.
+//! Set-up: the patched engine, then the model, then what only tests need. Doing it twice does nothing the second time.
 
 use anyhow::Result;
 
 use crate::{
-    engine,
+    client, engine,
     model::{self, Choice, DtypeArg, Models},
+    tiny,
     workspace::Workspace,
 };
 
@@ -13,4 +14,13 @@ pub(crate) fn run(workspace: &Workspace, dtype: DtypeArg, choice: &Choice) -> Re
     let _lock = workspace.lock()?;
     engine::set_up(workspace)?;
     model::ensure(workspace, dtype, choice)
+}
+
+/// Makes the checkout ready for every test; returns the models as [`run`] does.
+pub(crate) fn for_tests(workspace: &Workspace, choice: &Choice) -> Result<Models> {
+    let models = run(workspace, DtypeArg::All, choice)?;
+    let _lock = workspace.lock()?;
+    tiny::ensure(workspace)?;
+    client::ensure(workspace)?;
+    Ok(models)
 }

@@ -83,8 +83,12 @@ pub(crate) fn make_folder(path: &Path) -> Result<()> {
 }
 
 /// Writes `content` unless the file holds it already, so that its time stamp stays and cargo rebuilds nothing.
-pub(crate) fn write_if_different(path: &Path, content: &str) -> Result<bool> {
-    if fs::read_to_string(path).is_ok_and(|old| old == content) {
+pub(crate) fn write_if_different(
+    path: &Path,
+    content: &(impl AsRef<[u8]> + ?Sized),
+) -> Result<bool> {
+    let content = content.as_ref();
+    if fs::read(path).is_ok_and(|old| old == content) {
         return Ok(false);
     }
     if let Some(folder) = path.parent() {

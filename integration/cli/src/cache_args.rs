@@ -21,8 +21,9 @@ enum Dtype {
 /// The model and how its cache is kept.
 #[derive(Debug, Args)]
 pub(crate) struct ModelArgs {
-    /// The weights, a GGUF file [default: the file that HEADROOM_MODEL names].
-    #[arg(long, short, value_name = "FILE")]
+    /// The model: a GGUF file, or a folder with config.json, tokenizer.json and safetensors [default: what HEADROOM_MODEL
+    /// names].
+    #[arg(long, short, value_name = "PATH")]
     model: Option<PathBuf>,
     /// Which tokens stay in the cache: a name from `mistralrs-kv policies`. `run` without it uses the stock engine.
     #[arg(long, value_name = "NAME", conflicts_with = "policy_file")]
@@ -70,7 +71,7 @@ pub(crate) struct ModelArgs {
 
 impl ModelArgs {
     pub(crate) fn engine(&self, silent: bool) -> Result<EngineConfig, StartError> {
-        let mut config = EngineConfig::gguf(self.model_file()?);
+        let mut config = EngineConfig::new(self.model_path()?);
         config.cache = self.cache()?;
         config.pool = match (self.pa_context_len, self.pa_memory_mb) {
             (Some(tokens), _) => Some(PoolSize::ContextLen(tokens)),
@@ -92,7 +93,21 @@ impl ModelArgs {
         Ok(config)
     }
 
-    fn model_file(&self) -> Result<PathBuf, StartError> {
+    /// What to call the model.
+    pub(crate) fn name(&self) -> Result<String, StartError> {
+        let path = self.model_path()?;
+        let name = if path.is_dir() {
+            path.file_name()
+        } else {
+            path.file_stem()
+        };
+        Ok(name.map_or_else(
+            || "model".into(),
+            |name| name.to_string_lossy().into_owned(),
+        ))
+    }
+
+    fn model_path(&self) -> Result<PathBuf, StartError> {
         let named = self
             .model
             .clone()
@@ -100,7 +115,8 @@ impl ModelArgs {
         named.ok_or_else(|| StartError::OutOfRange {
             field: "model",
             value: "missing".into(),
-            allowed: "a GGUF file: give `--model FILE` or set HEADROOM_MODEL".into(),
+            allowed: "a GGUF file or a model's folder: give `--model PATH` or set HEADROOM_MODEL"
+                .into(),
         })
     }
 

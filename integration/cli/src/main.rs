@@ -10,6 +10,7 @@ mod conform;
 mod policies;
 mod prompt_args;
 mod run;
+mod serve;
 
 use std::process::ExitCode;
 
@@ -36,6 +37,8 @@ enum Command {
     Compare(Box<compare::Compare>),
     /// Run reference cases of other people's code through the kernels and the policies.
     Conform(conform::Conform),
+    /// Serve the model to clients of OpenAI's API.
+    Serve(Box<serve::Serve>),
     /// List the policies with their fields and defaults.
     Policies,
 }
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Command::Run(run) => run.execute(!cli.verbose).map(|()| ExitCode::SUCCESS),
         Command::Compare(compare) => compare.execute(!cli.verbose).map(|()| ExitCode::SUCCESS),
         Command::Conform(conform) => conform.execute(),
+        Command::Serve(serve) => serve.execute(!cli.verbose).map(|()| ExitCode::SUCCESS),
         Command::Policies => policies::print()
             .map(|()| ExitCode::SUCCESS)
             .map_err(Into::into),

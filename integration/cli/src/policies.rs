@@ -4,7 +4,7 @@ use std::{
     io::{self, ErrorKind, Write as _},
 };
 
-/// Prints every policy with its fields and their defaults.
+/// Prints every policy with its fields, their defaults and what they are.
 ///
 /// # Errors
 ///
@@ -20,16 +20,10 @@ fn text() -> String {
     let mut text = String::new();
     for policy in mistralrs_kv::policies().describe() {
         // Writing to a string never fails.
-        let _ = writeln!(text, "{}\n    {}", policy.name, policy.summary);
-        for (field, default) in policy.defaults {
-            let _ = match default.is_null() {
-                true => writeln!(text, "    --set {field}=...  (no default)"),
-                false => writeln!(text, "    --set {field}={default}"),
-            };
-        }
+        let _ = writeln!(text, "{policy}\n");
     }
     text.push_str(
-        "\nBudgets: `--budget 256` tokens per KV head, `25%` of the prompt, `64MiB` per sequence, `full`.\n",
+        "Budgets: `--budget 256` tokens per KV head, `25%` of the prompt, `64MiB` per sequence, `full`.\n",
     );
     text
 }

@@ -34,6 +34,9 @@ pub(crate) struct Run {
     /// Write what the cache held to a JSON file.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
+    /// Write a picture of what every head kept to an SVG file.
+    #[arg(long, value_name = "FILE")]
+    picture: Option<PathBuf>,
     /// Print how many tokens every head kept.
     #[arg(long)]
     heads: bool,
@@ -44,13 +47,14 @@ impl Run {
         self.check()?;
         let prompt = self.prompt.read()?;
         let config = self.model.engine(silent)?;
-        if config.cache.is_none() && (self.report.is_some() || self.heads) {
-            return Err(out_of_range(
-                if self.heads { "heads" } else { "report" },
-                "given",
-                "left out without `--policy`: the stock cache has no pages to count",
-            )
-            .into());
+        let asks = [
+            ("heads", self.heads),
+            ("picture", self.picture.is_some()),
+            ("report", self.report.is_some()),
+        ];
+        if let (None, Some((field, _))) = (&config.cache, asks.iter().find(|(_, asks)| *asks)) {
+            let allowed = "left out without `--policy`: the stock cache has no pages to count";
+            return Err(out_of_range(field, "given", allowed).into());
         }
         let runtime = tokio::runtime::Runtime::new().context("cannot start threads")?;
         runtime.block_on(async {
@@ -98,6 +102,11 @@ impl Run {
                 let written = report.save(path);
                 written
                     .with_context(|| format!("cannot write the report to {}", path.display()))?;
+            }
+            if let Some(path) = &self.picture {
+                let written = report.save_picture(path);
+                written
+                    .with_context(|| format!("cannot write the picture to {}", path.display()))?;
             }
             if let Some(notice) = &report.notice {
                 eprintln!("note: {notice}");

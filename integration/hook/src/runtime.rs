@@ -1,5 +1,5 @@
 //! The runtime as the engine sees it.
-use std::{fmt, ops::Deref, sync::Arc};
+use std::{any::Any, fmt, ops::Deref, sync::Arc};
 
 use candle_core::{DType, Device, Result, Tensor, TensorId};
 
@@ -97,6 +97,11 @@ pub trait KvRuntime: fmt::Debug + Send + Sync {
     /// Lets go of every sequence: a new engine starts over the same model, and its ids start at zero again.
     fn reset(&self);
 
+    /// Sequence `seq` waits for room: it is new, or it has lost its cache to others. `client` is the channel that its
+    /// answer goes to, the engine's `tokio::sync::mpsc::Sender<Response>`: it tells whose request this is. Ends with the
+    /// first [`KvRuntime::reserve`] that succeeds, or with [`KvRuntime::release`].
+    fn enqueue(&self, seq: usize, client: &dyn Any);
+
     /// Promises room for sequence `seq` to be `tokens` long. Promises grow with the sequence and end with it.
     ///
     /// # Errors
@@ -104,10 +109,10 @@ pub trait KvRuntime: fmt::Debug + Send + Sync {
     /// [`Full`] when the pool has not enough pages that are free and not promised; nothing has changed then.
     fn reserve(&self, seq: usize, tokens: usize) -> std::result::Result<(), Full>;
 
-    /// Why a prompt of `tokens` can never be served, for the client.
-    fn refusal(&self, tokens: usize) -> String;
+    /// Why `seq` can never be served if its prompt has `tokens` tokens, for the client; `None` if it only has to wait.
+    fn refusal(&self, seq: usize, tokens: usize) -> Option<String>;
 
-    /// The sequence has ended, in whatever way. Unknown ids are ignored.
+    /// The sequence has ended or lost its cache, in whatever way. Unknown ids are ignored.
     fn release(&self, seq: usize);
 
     /// A layer's dense attention over the prompts is done: choose and write what stays. Returns the layer's attention,

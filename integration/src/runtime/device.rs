@@ -200,10 +200,11 @@ impl<D: TensorDevice> DeviceBackend<D> {
             }
         }
         let positions: Vec<(u32, bool)> = tokens
-            .positions
-            .iter()
-            .map(|&position| Position::new(position))
-            .map(|position| (position.0, pass.config.pins.contains(position)))
+            .sequences
+            .clone()
+            .zip(&tokens.positions)
+            .map(|(index, &position)| (index, Position::new(position)))
+            .map(|(index, position)| (position.0, pass.terms(index).pins.contains(position)))
             .collect();
         pass.counts.kernels.tables += 1;
         Step::upload(&self.store, layers.len(), &steps, &positions).map_err(device_error)
@@ -342,10 +343,11 @@ impl<D: TensorDevice> Backend for DeviceBackend<D> {
         index: usize,
         length: usize,
     ) -> Result<Kept> {
-        let (opened, pins) = (pass.opened, &pass.config.pins);
-        let heads = opened.geometry.kv_heads;
+        let opened = pass.opened;
+        let terms = pass.terms(index);
+        let (heads, pins) = (opened.geometry.kv_heads, &terms.pins);
         let is_observed = self.observe(pass, rows, index, length)?;
-        let blind = pass.blind_view(length);
+        let blind = pass.blind_view(&terms, length);
         let mut plan = KeepPlan::all(heads);
         let (device, first) = (self.store.device(), index * heads * rows.tokens);
         let scores = match &rows.scores {
@@ -353,11 +355,11 @@ impl<D: TensorDevice> Backend for DeviceBackend<D> {
             _ => None,
         };
         match scores {
-            None => opened.policy.plan(&blind, &mut plan),
+            None => terms.policy.plan(&blind, &mut plan),
             Some(view) => {
                 let source = Fetched::new(device, view, (heads, length, rows.tokens));
                 let seeing = blind.with_score_source(opened.needs.observation, &source);
-                opened.policy.plan(&seeing, &mut plan);
+                terms.policy.plan(&seeing, &mut plan);
                 source.finish()?;
             }
         }
@@ -396,7 +398,7 @@ impl<D: TensorDevice> Backend for DeviceBackend<D> {
                 page: row.address.page.0,
                 offset: Position::new(row.address.offset).0,
                 position: row.position.0,
-                is_pinned: pass.config.pins.contains(row.position),
+                is_pinned: row.is_pinned,
             })
             .collect();
         let scores = rows.scores.as_ref().map(View::whole);

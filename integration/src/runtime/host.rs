@@ -130,11 +130,12 @@ impl Backend for HostBackend {
         };
         pass.counts.kernels.note_observation(observation);
         let scores = observe(observation, reduction, &prompt).map_err(kernel_error)?;
-        let blind = pass.blind_view(length);
+        let terms = pass.terms(index);
+        let blind = pass.blind_view(&terms, length);
         let resolve = |view: &LayerView<'_>| {
             let mut plan = KeepPlan::all(geometry.kv_heads);
-            opened.policy.plan(view, &mut plan);
-            plan.resolve(view, &pass.config.pins)
+            terms.policy.plan(view, &mut plan);
+            plan.resolve(view, &terms.pins)
         };
         Ok(match &scores {
             None => resolve(&blind),

@@ -3,14 +3,17 @@
 //! # Locks
 //!
 //! One lock, [`State`], over the ledger, the page memory and the counters; it is taken once per call of the engine.
-//! The pool's own lock (see [`kv_core`]) comes after it.
+//! The pool's own lock (see [`kv_core`]) comes after it. The list of clients with terms of their own has a lock that is
+//! never held together with another.
 mod device;
 mod host;
 mod machine;
 mod open;
 mod pass;
+mod terms;
 
 use std::{
+    any::Any,
     collections::{HashMap, VecDeque},
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
@@ -18,17 +21,21 @@ use std::{
 
 use candle_core::{Result, Tensor, TensorId};
 use kv_core::{
-    CacheError, Demand, Geometry, Ledger, Needs, Observation, Policy, PoolUsage, SeqId,
-    SequenceReport, granted,
+    CacheError, Geometry, HeadTable, Ledger, Needs, Observation, PoolUsage, SeqId, SequenceReport,
 };
 use kv_hook::{Full, KvRuntime, LayerCall, PoolSpec};
+use mistralrs_core::Response;
 use parking_lot::{Condvar, Mutex};
+use tokio::sync::mpsc::Sender;
 
 use crate::{CacheConfig, StartError};
 use machine::Machine;
 use pass::{Layers, Pass};
+use terms::Clients;
 
 pub use device::TensorDevice;
+pub(crate) use terms::Terms;
+pub use terms::{RequestCache, RequestTerms};
 
 /// Reports of ended sequences that are kept for [`Runtime::wait_ended`] and [`Runtime::take_ended`].
 const REPORTS_KEPT: usize = 1024;
@@ -39,6 +46,7 @@ pub struct Runtime {
     config: CacheConfig,
     machine: Machine,
     opened: OnceLock<Opened>,
+    clients: Arc<Clients>,
     state: Mutex<Option<State>>,
     ended: Condvar,
     refused: Mutex<Option<StartError>>,
@@ -48,9 +56,13 @@ pub struct Runtime {
 #[derive(Debug)]
 struct Opened {
     geometry: Geometry,
-    policy: Box<dyn Policy>,
+    /// What holds for every request that asks for nothing else.
+    terms: Arc<Terms>,
+    /// What the policy needs, whatever the request.
     needs: Needs,
     layers: HashMap<TensorId, usize>,
+    /// Pages of the pool.
+    pages: usize,
 }
 
 /// What changes with every call.
@@ -59,10 +71,28 @@ struct State {
     ledger: Ledger,
     /// The pages, and who works on them.
     cache: Box<dyn Layers>,
-    /// Prompt tokens of open sequences that were read through the compressed cache, where there are any.
-    tails: HashMap<SeqId, usize>,
-    ended: VecDeque<SequenceReport>,
+    /// Sequences that wait for room.
+    queue: HashMap<SeqId, Arc<Terms>>,
+    /// Sequences that have room.
+    open: HashMap<SeqId, Open>,
+    ended: VecDeque<Ended>,
     counts: Counts,
+    /// Evictions of the engine's own warm-up.
+    evicted_before: u64,
+}
+
+#[derive(Debug)]
+struct Open {
+    terms: Arc<Terms>,
+    /// Prompt tokens that were read through the compressed cache.
+    tail: usize,
+}
+
+/// What a sequence held when it ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) report: SequenceReport,
+    pub(crate) terms: Arc<Terms>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -109,14 +139,24 @@ impl KernelCalls {
 }
 
 /// How a runtime is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stats {
     /// The pool.
     pub pool: PoolUsage,
     /// Bytes of a page.
     pub page_bytes: usize,
+    /// Bytes of the key and the value of one token in one KV head.
+    pub token_bytes: usize,
     /// Sequences open.
     pub sequences: usize,
+    /// Sequences that wait for room.
+    pub waiting: usize,
+    /// Tokens held by all heads of all open sequences, `[L]`.
+    pub resident: Vec<usize>,
+    /// Pages that `keep-all` would hold for the open sequences.
+    pub pages_full: usize,
+    /// Tokens evicted or never kept, each counted once for every head that dropped it.
+    pub evicted: u64,
     /// Most sequences open at once.
     pub peak_sequences: usize,
     /// Prompts read.
@@ -149,6 +189,7 @@ impl Runtime {
             config,
             machine,
             opened: OnceLock::new(),
+            clients: Arc::default(),
             state: Mutex::new(None),
             ended: Condvar::new(),
             refused: Mutex::new(None),
@@ -180,10 +221,24 @@ impl Runtime {
             overwrites,
             kernels,
         } = state.counts;
+        let geometry = state.ledger.geometry();
+        let mut resident = vec![0; geometry.layers];
+        let mut pages_full = 0;
+        for (_, sequence) in state.ledger.sequences() {
+            for (layer, heads) in sequence.heads().chunks(geometry.kv_heads).enumerate() {
+                resident[layer] += heads.iter().map(HeadTable::len).sum::<usize>();
+            }
+            pages_full += geometry.full_pages(sequence.seen());
+        }
         Some(Stats {
             pool: state.ledger.pool().usage(),
-            page_bytes: state.ledger.geometry().page_bytes(),
+            page_bytes: geometry.page_bytes(),
+            token_bytes: geometry.page_bytes() / geometry.block,
             sequences: state.ledger.sequences().count(),
+            waiting: state.queue.len(),
+            resident,
+            pages_full,
+            evicted: state.ledger.evicted() - state.evicted_before,
             peak_sequences,
             prompts,
             refusals,
@@ -213,8 +268,36 @@ impl Runtime {
         self.state
             .lock()
             .as_mut()
-            .map(|state| state.ended.drain(..).collect())
+            .map(|state| state.ended.drain(..).map(|ended| ended.report).collect())
             .unwrap_or_default()
+    }
+
+    /// The sequence that ended last, with what it was kept under; forgets all that have ended.
+    pub(crate) fn take_last_ended(&self) -> Option<Ended> {
+        self.state
+            .lock()
+            .as_mut()
+            .and_then(|state| state.ended.drain(..).next_back())
+    }
+
+    /// Keeps the sequences of one request under terms of its own. `client` is the channel that its answer will go to; call
+    /// this before the request is sent, and drop what it returns when the answer is complete.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError::Config`] if the policy refuses the budget or the pool could never promise it,
+    /// [`StartError::Model`] if no engine has opened the pool.
+    pub fn keep_request(
+        &self,
+        client: &Sender<Response>,
+        request: &RequestCache,
+    ) -> std::result::Result<RequestTerms, StartError> {
+        let Some(opened) = self.opened.get() else {
+            return Err(StartError::Model("no engine has opened the pool".into()));
+        };
+        let terms = Terms::new(&self.config, &opened.geometry, request)?;
+        open::check_room(&self.config.policy, &opened.geometry, &terms, opened.pages)?;
+        Ok(self.clients.add(client, Arc::new(terms)))
     }
 
     /// Waits until no sequence is open; `false` if `patience` ran out first. The engine gives a sequence's pages back
@@ -239,6 +322,7 @@ impl Runtime {
         if let Some(state) = self.state.lock().as_mut() {
             state.ended.clear();
             state.counts = Counts::default();
+            state.evicted_before = state.ledger.evicted();
         }
     }
 
@@ -246,14 +330,14 @@ impl Runtime {
     /// its budget had to be raised.
     #[must_use]
     pub fn notice(&self, prompt: usize) -> Option<String> {
-        let opened = self.opened.get()?;
+        self.notice_under(&self.opened.get()?.terms, prompt)
+    }
+
+    /// As [`Runtime::notice`], for a request under terms of its own.
+    pub(crate) fn notice_under(&self, terms: &Terms, prompt: usize) -> Option<String> {
+        let geometry = self.geometry()?;
         let compressed = prompt - self.config.tail_of(prompt);
-        let notices = [
-            opened.policy.notice(),
-            opened.raised(&self.config, compressed),
-        ];
-        let notices: Vec<String> = notices.into_iter().flatten().collect();
-        (!notices.is_empty()).then(|| notices.join("; "))
+        terms.notice(&self.config.policy, &geometry, compressed)
     }
 
     /// Why the pool could not be opened, if that was the configuration's fault.
@@ -278,14 +362,18 @@ impl Runtime {
         let Some(state) = guard.as_mut() else {
             candle_core::bail!("the KV-cache pool has not been opened");
         };
+        let layer = Pass::layer_of(opened, call).inspect_err(|error| {
+            // Not known before the first forward pass, which is the engine's warm-up.
+            *self.refused.lock() = Some(StartError::Model(error.to_string()));
+        })?;
         let mut pass = Pass {
             config: &self.config,
             opened,
             ledger: &mut state.ledger,
-            tails: &mut state.tails,
+            open: &mut state.open,
             counts: &mut state.counts,
             call,
-            layer: Pass::layer_of(opened, call)?,
+            layer,
         };
         f(&mut *state.cache, &mut pass)
     }
@@ -299,56 +387,20 @@ impl Opened {
             Observation::Window { .. } | Observation::Accumulated | Observation::Rows
         )
     }
-
-    /// Tokens per KV head for a prompt of `prompt` tokens.
-    fn budget(&self, config: &CacheConfig, prompt: usize) -> usize {
-        granted(
-            &*self.policy,
-            &self.needs,
-            &self.geometry,
-            config.budget,
-            prompt,
-        )
-    }
-
-    /// What to know where the method needs more than the budget says.
-    fn raised(&self, config: &CacheConfig, prompt: usize) -> Option<String> {
-        let asked = config.budget.tokens(&self.geometry, prompt);
-        let least = self.needs.min_tokens;
-        (asked < least).then(|| {
-            format!(
-                "the budget of {} is {asked} tokens per KV head for a prompt of {prompt}; with these settings {} holds at least \
-                 {least}",
-                config.budget, config.policy
-            )
-        })
-    }
-
-    /// What a sequence may hold whose text is `tokens` long when it is admitted.
-    fn demand(&self, config: &CacheConfig, tokens: usize) -> Demand {
-        let prompt = tokens - config.tail_of(tokens);
-        let budget = self.budget(config, prompt);
-        Demand::new(&*self.policy, &self.needs, &self.geometry, prompt, budget)
-    }
-
-    /// Pages of a sequence that is `tokens` long when it is admitted.
-    fn pages(&self, config: &CacheConfig, tokens: usize) -> usize {
-        let demand = self.demand(config, tokens);
-        let pinned = demand.pinned(&self.geometry, tokens, &config.pins);
-        demand.pages(&self.geometry, tokens, pinned)
-    }
 }
 
 impl State {
     /// A report whose prompt counts the tokens that were read through the compressed cache.
     fn with_tail(&self, mut report: SequenceReport) -> SequenceReport {
-        report.prompt_tokens += self.tails.get(&report.seq).copied().unwrap_or(0);
+        report.prompt_tokens += self.open.get(&report.seq).map_or(0, |open| open.tail);
         report
     }
 
     fn note_end(&mut self, report: SequenceReport) {
         let report = self.with_tail(report);
-        self.tails.remove(&report.seq);
+        let Some(Open { terms, .. }) = self.open.remove(&report.seq) else {
+            return; // cannot be: what the ledger holds was opened here
+        };
         if report.cached_tokens == 0 {
             return; // promised room, but preempted before its prompt was read
         }
@@ -356,7 +408,7 @@ impl State {
         if self.ended.len() == REPORTS_KEPT {
             self.ended.pop_front();
         }
-        self.ended.push_back(report);
+        self.ended.push_back(Ended { report, terms });
     }
 }
 
@@ -373,10 +425,21 @@ impl KvRuntime for Runtime {
         if let Some(state) = self.state.lock().as_mut() {
             state.ledger.clear();
             state.cache.reset();
-            state.tails.clear();
+            state.queue.clear();
+            state.open.clear();
             state.ended.clear();
         }
         self.ended.notify_all();
+    }
+
+    fn enqueue(&self, seq: usize, client: &dyn Any) {
+        let own = client
+            .downcast_ref::<Sender<Response>>()
+            .and_then(|client| self.clients.find(client));
+        if let (Some(opened), Some(state)) = (self.opened.get(), &mut *self.state.lock()) {
+            let terms = own.unwrap_or_else(|| opened.terms.clone());
+            state.queue.insert(SeqId(seq), terms);
+        }
     }
 
     fn reserve(&self, seq: usize, tokens: usize) -> std::result::Result<(), Full> {
@@ -389,14 +452,19 @@ impl KvRuntime for Runtime {
         let seq = SeqId(seq);
         let is_new = state.ledger.sequence(seq).is_err();
         let promised = if is_new {
-            let demand = opened.demand(&self.config, tokens);
-            state.ledger.open(seq, tokens, demand, &self.config.pins)
+            let terms = state.queue.get(&seq).unwrap_or(&opened.terms).clone();
+            let demand = terms.demand(&opened.geometry, tokens, self.config.tail_of(tokens));
+            let promised = state.ledger.open(seq, tokens, demand, &terms.pins);
+            promised.map(|()| {
+                state.queue.remove(&seq);
+                state.open.insert(seq, Open { terms, tail: 0 });
+            })
         } else {
             state.ledger.reserve(seq, tokens)
         };
         match promised {
             Ok(()) => {
-                if is_new && state.ended.iter().any(|report| report.seq == seq) {
+                if is_new && state.ended.iter().any(|ended| ended.report.seq == seq) {
                     state.counts.preemptions += 1;
                     tracing::warn!(
                         "sequence {seq} lost its cache to others and is read again from its text"
@@ -419,24 +487,27 @@ impl KvRuntime for Runtime {
         }
     }
 
-    fn refusal(&self, tokens: usize) -> String {
-        let (Some(opened), Some(stats)) = (self.opened.get(), self.stats()) else {
-            return "the KV-cache pool has not been opened".into();
+    fn refusal(&self, seq: usize, tokens: usize) -> Option<String> {
+        let (Some(opened), Some(state)) = (self.opened.get(), &*self.state.lock()) else {
+            return Some("the KV-cache pool has not been opened".into());
         };
-        format!(
-            "a prompt of {tokens} tokens needs {} pages under the policy {}, but the KV-cache pool has {}; make the pool \
-             larger (`--pa-context-len`, `--pa-memory-mb`) or the budget smaller",
-            opened.pages(&self.config, tokens),
-            self.config.policy,
-            stats.pool.total,
-        )
+        let terms = state.queue.get(&SeqId(seq)).unwrap_or(&opened.terms);
+        let wanted = terms.pages(&opened.geometry, tokens, self.config.tail_of(tokens));
+        (wanted > opened.pages).then(|| {
+            format!(
+                "a prompt of {tokens} tokens needs {wanted} pages under the policy {} and the budget {}, but the KV-cache pool \
+                 has {}; make the pool larger (`--pa-context-len`, `--pa-memory-mb`) or the budget smaller",
+                self.config.policy, terms.budget, opened.pages,
+            )
+        })
     }
 
     fn release(&self, seq: usize) {
-        if let Some(state) = self.state.lock().as_mut()
-            && let Some(report) = state.ledger.release(SeqId(seq))
-        {
-            state.note_end(report);
+        if let Some(state) = self.state.lock().as_mut() {
+            state.queue.remove(&SeqId(seq));
+            if let Some(report) = state.ledger.release(SeqId(seq)) {
+                state.note_end(report);
+            }
         }
         self.ended.notify_all();
     }

@@ -1,5 +1,8 @@
 //! Opening the pool: everything that cannot be served is refused here, at start-up.
-use std::collections::{HashMap, VecDeque};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
 
 use attention_kernels::KvDtype;
 use candle_core::{DType, Tensor};
@@ -8,7 +11,11 @@ use kv_core::{
 };
 use kv_hook::{LayerSpec, PoolSpec};
 
-use super::{Counts, Opened, Runtime, State, machine::Memory};
+use super::{
+    Counts, Opened, Runtime, State,
+    machine::Memory,
+    terms::{RequestCache, Terms},
+};
 use crate::StartError;
 
 impl Runtime {
@@ -17,13 +24,8 @@ impl Runtime {
         let (geometry, dtype) = geometry(spec)?;
         let place = self.machine.place(spec)?;
         let config = &self.config;
-        let policy = config.registry.build(
-            &config.policy,
-            config.fields.clone(),
-            &geometry,
-            config.budget,
-        )?;
-        let needs = policy.needs();
+        let terms = Terms::new(config, &geometry, &RequestCache::default())?;
+        let needs = terms.needs;
         check_needs(&config.policy, &needs)?;
         let pages = spec.blocks * geometry.heads();
         let cache = place.open(&Memory {
@@ -40,16 +42,17 @@ impl Runtime {
             .enumerate()
             .map(|(layer, (key, _))| (key.id(), layer))
             .collect();
-        if let Some(notice) = policy.notice() {
+        if let Some(notice) = terms.policy.notice() {
             tracing::warn!("{}: {notice}", config.policy);
         }
+        check_room(&config.policy, &geometry, &terms, pages)?;
         let opened = Opened {
             geometry,
-            policy,
+            terms: Arc::new(terms),
             needs,
             layers,
+            pages,
         };
-        self.check_room(&opened, pages)?;
         let ledger = Ledger::new(geometry, pages);
         tracing::info!(
             "KV cache under {} on {place}: {pages} head pages of {} tokens ({} bytes each, {dtype}), budget {}. Prefix caching is \
@@ -67,43 +70,50 @@ impl Runtime {
         *self.state.lock() = Some(State {
             ledger,
             cache,
-            tails: HashMap::new(),
+            queue: HashMap::new(),
+            open: HashMap::new(),
             ended: VecDeque::new(),
             counts: Counts::default(),
+            evicted_before: 0,
         });
         Ok(caches)
     }
+}
 
-    /// A bound that not even one sequence can be promised is a mistake in the budget.
-    fn check_room(&self, opened: &Opened, pages: usize) -> Result<(), StartError> {
-        let budget = self.config.budget;
-        let wanted = opened.pages(&self.config, 1);
-        if wanted <= pages {
-            return Ok(());
-        }
-        let geometry = &opened.geometry;
-        if budget == Budget::Full {
-            // No budget is to blame, but what the policy was set to keep.
-            return Err(StartError::OutOfRange {
-                field: "pa-context-len",
-                value: format!("room for {pages} pages"),
-                allowed: format!(
-                    "room for at least {wanted}: with its settings, {} holds so many for one sequence \
-                     (`--pa-context-len`, `--pa-memory-mb`)",
-                    self.config.policy
-                ),
-            });
-        }
-        let tokens = opened.budget(&self.config, 1);
-        let most = pages / geometry.heads() * geometry.block;
-        Err(StartError::Config(ConfigError::Budget {
-            value: format!("{budget} ({tokens} tokens per KV head, {wanted} pages)"),
+/// A bound that not even one sequence can be promised is a mistake in the budget.
+pub(super) fn check_room(
+    policy: &str,
+    geometry: &Geometry,
+    terms: &Terms,
+    pages: usize,
+) -> Result<(), StartError> {
+    let wanted = terms.pages(geometry, 1, 0);
+    if wanted <= pages {
+        return Ok(());
+    }
+    if terms.budget == Budget::Full {
+        // No budget is to blame, but what the policy was set to keep.
+        return Err(StartError::OutOfRange {
+            field: "pa-context-len",
+            value: format!("room for {pages} pages"),
             allowed: format!(
-                "at most {most} tokens per KV head, for the pool has {pages} pages; or make the pool larger \
+                "room for at least {wanted}: with its settings, {policy} holds so many for one sequence \
                  (`--pa-context-len`, `--pa-memory-mb`)"
             ),
-        }))
+        });
     }
+    let tokens = terms.tokens(geometry, 1);
+    let most = pages / geometry.heads() * geometry.block;
+    Err(StartError::Config(ConfigError::Budget {
+        value: format!(
+            "{} ({tokens} tokens per KV head, {wanted} pages)",
+            terms.budget
+        ),
+        allowed: format!(
+            "at most {most} tokens per KV head, for the pool has {pages} pages; or make the pool larger \
+             (`--pa-context-len`, `--pa-memory-mb`)"
+        ),
+    }))
 }
 
 /// The model's shape, if all its layers have the same one and it can be kept in head pages on this machine.

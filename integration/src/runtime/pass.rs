@@ -1,11 +1,11 @@
 //! One layer of one forward pass, wherever its pages are.
-use std::{collections::HashMap, fmt, ops::Range};
+use std::{collections::HashMap, fmt, ops::Range, sync::Arc};
 
 use candle_core::{Result, Tensor, bail};
 use kv_core::{Address, CacheError, Kept, LayerView, Ledger, Position, SeqId};
 use kv_hook::LayerCall;
 
-use super::{Counts, Opened};
+use super::{Counts, Open, Opened, Terms};
 use crate::CacheConfig;
 
 /// What is known of a layer's call, and what it changes.
@@ -13,7 +13,7 @@ pub(super) struct Pass<'a> {
     pub(super) config: &'a CacheConfig,
     pub(super) opened: &'a Opened,
     pub(super) ledger: &'a mut Ledger,
-    pub(super) tails: &'a mut HashMap<SeqId, usize>,
+    pub(super) open: &'a mut HashMap<SeqId, Open>,
     pub(super) counts: &'a mut Counts,
     pub(super) call: &'a LayerCall<'a>,
     /// The layer, `0..L`.
@@ -26,6 +26,7 @@ pub(super) struct Write {
     pub(super) source: usize,
     pub(super) address: Address,
     pub(super) position: Position,
+    pub(super) is_pinned: bool,
 }
 
 /// One token for each of some sequences of a batch.
@@ -175,10 +176,17 @@ impl<'a> Pass<'a> {
         SeqId(self.call.batch.seq_ids[index])
     }
 
+    /// Under what the batch's sequence `index` is kept.
+    pub(super) fn terms(&self, index: usize) -> Arc<Terms> {
+        let open = self.open.get(&self.seq(index));
+        open.map_or(&self.opened.terms, |open| &open.terms).clone()
+    }
+
     /// A prompt of `length` tokens, of which nothing was observed.
-    pub(super) fn blind_view(&self, length: usize) -> LayerView<'a> {
-        let budget = self.opened.budget(self.config, length);
-        LayerView::prefill(self.layer, self.opened.geometry.kv_heads, length, budget)
+    pub(super) fn blind_view(&self, terms: &Terms, length: usize) -> LayerView<'a> {
+        let geometry = &self.opened.geometry;
+        let budget = terms.tokens(geometry, length);
+        LayerView::prefill(self.layer, geometry.kv_heads, length, budget)
     }
 }
 
@@ -199,6 +207,7 @@ fn keep_prompts<B: Backend + ?Sized>(
         let seq = pass.seq(index);
         let tail = pass.config.tail_of(length);
         let length = length - tail;
+        let terms = pass.terms(index);
         let kept = backend.plan(pass, rows, index, length)?;
         let addresses = pass
             .ledger
@@ -210,10 +219,11 @@ fn keep_prompts<B: Backend + ?Sized>(
                 source: first + slot as usize,
                 address,
                 position: Position(slot),
+                is_pinned: terms.pins.contains(Position(slot)),
             }));
         }
-        if tail > 0 {
-            pass.tails.insert(seq, tail);
+        if let Some(open) = pass.open.get_mut(&seq) {
+            open.tail = tail;
         }
         pass.counts.prompts += u64::from(pass.layer == 0);
     }

@@ -45,7 +45,7 @@ pub(crate) fn engine(model: PathBuf, cache: Option<CacheConfig>) -> EngineConfig
     EngineConfig {
         cache,
         ignore_eos: true,
-        ..EngineConfig::gguf(model)
+        ..EngineConfig::new(model)
     }
 }
 

@@ -35,6 +35,7 @@ mod golden;
 mod optional;
 mod plan;
 mod prompts;
+mod reference;
 mod replay;
 mod setup;
 
@@ -54,6 +55,7 @@ pub use plan::{
     plan_names_real_slots, plan_reads_only_what_it_asked_for, plan_uses_what_it_asked_for,
 };
 pub use prompts::golden_prompts;
+pub use reference::{config_explains_its_fields, config_states_its_ranges};
 pub use replay::replay_keeps_every_byte;
 
 /// A property of a policy, tried on each of several configurations.
@@ -71,6 +73,8 @@ macro_rules! conformance {
             config_fills_in_defaults
             config_keeps_what_is_set
             config_refuses_by_name
+            config_explains_its_fields
+            config_states_its_ranges
             plan_names_real_slots
             plan_keeps_the_newest
             plan_keeps_the_pins

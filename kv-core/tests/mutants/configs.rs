@@ -1,6 +1,6 @@
 //! Configurations that are read or written wrongly, of a policy that is right.
-use kv_core::{Budget, ConfigError, Geometry, PolicyConfig};
-use serde::{Deserialize, Serialize, Serializer};
+use kv_core::{Budget, ConfigError, Geometry, PolicyConfig, schemars::JsonSchema};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
 use crate::window::{Nothing, Window, WindowConfig};
 
@@ -8,7 +8,8 @@ type Right = WindowConfig<Nothing>;
 
 macro_rules! config {
     ($(#[$outer:meta])* $name:ident { $(#[$sinks:meta])* sinks, $(#[$recent:meta])* recent } by default $default:literal) => {
-        #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+        #[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
+        #[schemars(crate = "kv_core::schemars")]
         $(#[$outer])*
         pub(crate) struct $name {
             $(#[$sinks])*
@@ -55,8 +56,35 @@ config! {
     #[serde(deny_unknown_fields, default)]
     Writes { #[serde(serialize_with = "one_more")] sinks, recent } by default 4
 }
+config! {
+    #[serde(deny_unknown_fields, default)]
+    Undocumented { #[doc = "First tokens."] sinks, recent } by default 4
+}
+config! {
+    #[serde(deny_unknown_fields, default)]
+    Choosy { #[doc = "First tokens."] #[serde(deserialize_with = "one_or_none")] sinks, #[doc = "Latest."] recent } by default 4
+}
+config! {
+    #[serde(deny_unknown_fields, default)]
+    DefaultsOutside { #[doc = "First tokens."] #[schemars(range(max = 3))] sinks, #[doc = "Latest."] recent } by default 4
+}
+config! {
+    #[serde(deny_unknown_fields, default)]
+    ClaimsZero { #[doc = "First tokens."] sinks, #[doc = "Latest."] recent } by default 4
+}
+config! {
+    #[serde(deny_unknown_fields, default)]
+    ClaimsLess { #[doc = "First tokens."] #[schemars(range(max = 7))] sinks, #[doc = "Latest."] recent } by default 4
+}
 
-fn nothing<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
+fn one_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    usize::deserialize(deserializer).and_then(|sinks| match sinks {
+        0 | 1 => Ok(sinks),
+        _ => Err(D::Error::custom("a sink or none")),
+    })
+}
+
+fn nothing<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
     Option::<usize>::deserialize(deserializer).map(|_| None)
 }
 

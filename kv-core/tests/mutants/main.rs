@@ -128,6 +128,11 @@ mutants! {
     has_two_defaults: configs::TwoDefaults, config_fills_in_defaults, "reads it without";
     does_not_read_a_field: configs::Deaf, config_keeps_what_is_set, "`recent` = 7";
     writes_another_value: configs::Writes, config_round_trips, "reads it as";
+    does_not_explain_a_field: configs::Undocumented, config_explains_its_fields, "the field `recent` without a doc comment";
+    does_not_read_a_default: configs::Choosy, config_explains_its_fields, "cannot read the default of `sinks`, 4: a sink or none";
+    has_a_default_that_it_does_not_allow: configs::DefaultsOutside, config_explains_its_fields, "`sinks` is integer from 0 to 3, but its default is 4";
+    refuses_what_it_says_is_allowed: configs::ClaimsZero, config_states_its_ranges, "`recent` is integer from 0, but never accepts 0";
+    allows_more_than_it_says: configs::ClaimsLess, config_states_its_ranges, "`sinks` is integer from 0 to 7, but accepts 8";
 }
 
 #[test]

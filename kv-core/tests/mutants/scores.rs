@@ -6,14 +6,15 @@ use std::{
 
 use kv_core::{
     Budget, ConfigError, Geometry, Growth, KeepPlan, LayerView, Needs, Observation, Pins, Policy,
-    PolicyConfig, Room,
+    PolicyConfig, Room, schemars::JsonSchema,
 };
 use serde::{Deserialize, Serialize};
 
 crate::faults! { Nothing FloorTwice SaysEven EvenLimits NoWindow Lowest LaterWins Saves Overspends LastHeadWins ChangesRoom WatchesForNothing }
 
-#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, bound = "")]
+#[schemars(crate = "kv_core::schemars")]
 pub(crate) struct ScoresConfig<F: Wrong> {
     #[serde(skip)]
     fault: PhantomData<F>,

@@ -6,16 +6,20 @@ use std::{
 
 use kv_core::{
     Budget, ConfigError, Geometry, Growth, KeepPlan, LayerView, Needs, Observation, Policy,
-    PolicyConfig, Room,
+    PolicyConfig, Room, schemars::JsonSchema,
 };
 use serde::{Deserialize, Serialize};
 
 crate::faults! { Nothing DropsNewest SlotsForAges OneTooLong IgnoresBudget RoomForOthers Uneven UnevenGrowth ReadsScores AsksInVain Counts ChangesNeeds LongRing Appends MinTokens MinTokensAbove DropsWithRoom PositionsForSlots Unbounded AsksTooMuch PrefersAHead Strides Underflows Overflows BlamesNoField BlamesAnother ShowsAnotherValue AcceptsNothing BadName ForgetsSinks ShortRing }
 
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, bound = "")]
+#[schemars(crate = "kv_core::schemars")]
 pub(crate) struct WindowConfig<F: Wrong> {
+    /// First tokens of a head.
     pub(crate) sinks: usize,
+    /// Latest tokens of a head; what the budget leaves where it is not given.
+    #[schemars(range(min = 1))]
     pub(crate) recent: Option<usize>,
     #[serde(skip)]
     pub(crate) fault: PhantomData<F>,

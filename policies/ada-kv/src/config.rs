@@ -1,7 +1,7 @@
 //! What a user writes, and what of it is refused.
 use kv_core::{
     Budget, ConfigError, Geometry, LayerShares, PolicyConfig, Pooling, Pyramid, PyramidRounding,
-    Reduce, ReductionOrder, ScoreKind, WindowedScore,
+    Reduce, ReductionOrder, ScoreKind, WindowedScore, schemars::JsonSchema,
 };
 use serde::{Deserialize, Serialize};
 
@@ -11,8 +11,9 @@ use crate::AdaKv;
 const DEFAULT_BETA: f64 = 20.0;
 
 /// How a head is kept from starving.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
+#[schemars(crate = "kv_core::schemars")]
 pub enum Safeguard {
     /// A part `alpha` of the budget is split evenly, the rest by the scores: the authors' code.
     #[default]
@@ -22,8 +23,9 @@ pub enum Safeguard {
 }
 
 /// How the split of [`Safeguard::Mix`] becomes whole tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
+#[schemars(crate = "kv_core::schemars")]
 pub enum SplitRounding {
     /// By largest remainder: the heads' tokens sum to the layer's budget.
     #[default]
@@ -33,8 +35,9 @@ pub enum SplitRounding {
 }
 
 /// What happens to the heads while decoding.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
+#[schemars(crate = "kv_core::schemars")]
 pub enum Decode {
     /// They keep every new token.
     #[default]
@@ -44,36 +47,45 @@ pub enum Decode {
 }
 
 /// Configuration of [`AdaKv`].
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(crate = "kv_core::schemars")]
 pub struct AdaKvConfig {
-    /// What ranks the tokens of the prompt.
+    /// What ranks the prompt tokens of a head.
     pub score: ScoreKind,
-    /// Newest tokens, always kept; with the window score, their queries are the ones observed.
+    /// Newest prompt tokens that every KV head keeps, from 1 to the budget; with `score = "window"`, their queries are the
+    /// ones observed.
+    #[schemars(range(min = 1))]
     pub window: usize,
-    /// Neighbours that are pooled, odd; 1 for no pooling.
+    /// Tokens that are pooled into one score: odd, 1 for no pooling, at most the model's context.
+    #[schemars(range(min = 1))]
     pub kernel: usize,
-    /// How scores are pooled along the text.
+    /// How the scores of `kernel` neighbours along the text become one.
     pub pooling: Pooling,
-    /// How the `G` query heads of a KV head become one.
+    /// How the scores of the `G` query heads of a KV head become one; `"max"` not with `decode = "evict"`.
     pub group: Reduce,
-    /// Whether the group or the pool comes first.
+    /// Whether the query heads become one before the scores are pooled, or after.
     pub order: ReductionOrder,
-    /// The even part of the split, from 0 (all by the scores) to 1 (the same for every head).
+    /// The part of a layer's budget that its KV heads share evenly, the paper's alpha, from 0 (all by the scores) to 1 (the
+    /// same for every head).
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub alpha: f64,
-    /// How a head is kept from starving.
+    /// What the even part is, which keeps a head from starving.
     pub safeguard: Safeguard,
-    /// How the split, and a pyramid over the layers, become whole tokens.
+    /// How the split, and a pyramid over the layers, become whole tokens; `"authors"` goes with `safeguard = "mix"` only.
     pub rounding: SplitRounding,
-    /// For the split alone, weigh a head's scores by the part of their sum that its best tokens hold.
+    /// Whether, for the split alone, a head's scores are weighed by the part of their sum that its best tokens hold; with
+    /// `safeguard = "mix"` only.
     pub normalize: bool,
-    /// First layers whose heads all get the same.
+    /// How many of the lowest layers give all their KV heads the same, from 0 to the number of layers.
     pub skip: usize,
     /// How much of the budget each layer gets.
     pub layers: LayerShares,
-    /// With a pyramid, how steep it is: the last layer gets `1 / beta` of the average; without it 20.
+    /// How steep the pyramid is, from 1 (all layers alike): the last layer gets `1 / beta` of the average layer's tokens,
+    /// window aside. With `layers = "pyramid"` only, and 20 where it is left out.
+    #[schemars(range(min = 1.0))]
     pub beta: Option<f64>,
-    /// What happens to the heads while decoding.
+    /// What happens to the heads while decoding; `"evict"` needs `score = "accumulated"`.
     pub decode: Decode,
 }
 

@@ -1,5 +1,5 @@
 //! What a user may set, and what is refused.
-use kv_core::{Budget, ConfigError, Geometry, PolicyConfig};
+use kv_core::{Budget, ConfigError, Geometry, PolicyConfig, schemars::JsonSchema};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -18,8 +18,9 @@ const DEFAULT_RECENT: usize = 256;
 const DEFAULT_SPARSITY: f64 = 0.5;
 
 /// How a share of streaming heads becomes a number of heads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
+#[schemars(crate = "kv_core::schemars")]
 pub enum Selection {
     /// Just that share, rounded; heads of equal value are spread over the layers.
     #[default]
@@ -30,20 +31,30 @@ pub enum Selection {
 }
 
 /// Configuration of [`DuoAttention`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(crate = "kv_core::schemars")]
 pub struct DuoAttentionConfig {
-    /// [`NEUTRAL`], or a path to the authors' `full_attention_heads.tsv` or the folder that holds it.
+    /// How much each KV head retrieves: `neutral-alternating`, which is built in and was not learned, or a path to the
+    /// authors' `full_attention_heads.tsv` or the folder that holds it.
+    #[schemars(extend("format" = "name or path"))]
     pub profile: String,
-    /// Share of the model's KV heads that stream; 0.5 where `threshold` is not given.
+    /// Share of the model's KV heads that stream, the authors' sparsity, from 0 to 1; 0.5 where neither it nor `threshold` is
+    /// given.
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub sparsity: Option<f64>,
-    /// Instead of a share: heads with a value of at least this, after clipping to 0 to 1, are retrieval heads.
+    /// Instead of a share: KV heads whose value in the profile, clipped to 0 to 1, is at least this are retrieval heads.
+    /// From 0 to 1; not with `sparsity`, and not with `selection = "quantile"`.
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub threshold: Option<f64>,
-    /// First tokens of the text that streaming heads keep; without it the profile's `sink_size`, else 64.
+    /// First tokens of the text that a streaming head keeps, its attention sinks; fewer than the model's context. Left out,
+    /// they are the profile's `sink_size`, else 64.
     pub sinks: Option<usize>,
-    /// Latest tokens that streaming heads keep; without it the profile's `recent_size`, else 256.
+    /// Latest tokens that a streaming head keeps, from 1; with the sinks at most the model's context. Left out, they are the
+    /// profile's `recent_size`, else 256.
+    #[schemars(range(min = 1))]
     pub recent: Option<usize>,
-    /// How a share becomes a number of heads.
+    /// How the share of streaming heads becomes a number of heads.
     pub selection: Selection,
 }
 

@@ -1,5 +1,5 @@
 //! What a user may set, and what is refused.
-use kv_core::{Budget, ConfigError, Geometry, PolicyConfig, Reduce};
+use kv_core::{Budget, ConfigError, Geometry, PolicyConfig, Reduce, schemars::JsonSchema};
 use serde::{Deserialize, Serialize};
 
 use crate::H2o;
@@ -7,8 +7,9 @@ use crate::H2o;
 const HALF: f64 = 0.5;
 
 /// How the attention of many queries becomes one score.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
+#[schemars(crate = "kv_core::schemars")]
 pub enum Score {
     /// Their sum, as in the paper: old tokens have more summands.
     #[default]
@@ -18,8 +19,9 @@ pub enum Score {
 }
 
 /// What happens to the tokens that come after the prompt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
+#[schemars(crate = "kv_core::schemars")]
 pub enum Decode {
     /// Each drives out the lowest score, as in the paper.
     #[default]
@@ -29,20 +31,25 @@ pub enum Decode {
 }
 
 /// Configuration of [`H2o`].
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(crate = "kv_core::schemars")]
 pub struct H2oConfig {
-    /// Tokens that every head keeps for their score.
+    /// Tokens that every KV head keeps for their score, the paper's heavy hitters. Left out, they are what the budget has
+    /// besides `recent`, or where that is left out too, `heavy_share` of the budget.
     pub heavy: Option<usize>,
-    /// Latest tokens that every head keeps.
+    /// Latest tokens that every KV head keeps: at least 1, or 0 with `decode = "append"` where `heavy` is given. Left out,
+    /// they are what the budget has besides `heavy`. Both, and with `decode = "evict"` one newcomer, fit into the budget;
+    /// without a budget both are given or neither.
     pub recent: Option<usize>,
-    /// Share of the budget that goes to heavy hitters, where neither size is given.
+    /// Share of the budget that goes to heavy hitters, from 0 to 1, where neither `heavy` nor `recent` is given.
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub heavy_share: f64,
-    /// How the queries become one score.
+    /// How the attention of many queries becomes one score; `"mean"` goes with `decode = "append"` only.
     pub score: Score,
-    /// How the `G` query heads of a KV head become one.
+    /// How the scores of the `G` query heads of a KV head become one; `"max"` goes with `decode = "append"` only.
     pub group: Reduce,
-    /// What happens after the prompt.
+    /// What happens to the tokens that come after the prompt.
     pub decode: Decode,
 }
 

@@ -1,7 +1,7 @@
 //! What a user may set, and what is refused.
 use kv_core::{
     Budget, ConfigError, Geometry, LayerShares, PolicyConfig, Pooling, Pyramid, PyramidRounding,
-    Reduce, ReductionOrder, ScoreKind, WindowedScore,
+    Reduce, ReductionOrder, ScoreKind, WindowedScore, schemars::JsonSchema,
 };
 use serde::{Deserialize, Serialize};
 
@@ -19,8 +19,9 @@ const DEFAULT_PYRAMID_BETA: f64 = 20.0;
 const MOST_TEMP: f64 = 16.0;
 
 /// How the importance of `G` query heads becomes that of their KV head.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
+#[schemars(crate = "kv_core::schemars")]
 pub enum HeadGroup {
     /// Their mean.
     #[default]
@@ -30,8 +31,9 @@ pub enum HeadGroup {
 }
 
 /// How shares become whole tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
+#[schemars(crate = "kv_core::schemars")]
 pub enum Rounding {
     /// By largest remainder, and what a head cannot use goes to the others: the heads' budgets sum to the budget.
     #[default]
@@ -41,34 +43,45 @@ pub enum Rounding {
 }
 
 /// Configuration of [`HeadKv`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(crate = "kv_core::schemars")]
 pub struct HeadKvConfig {
-    /// [`NEUTRAL`], or a path to the scores of the model's query heads in the authors' JSON.
+    /// How important each query head is: `neutral-equal`, which is built in and was not learned, or a path to scores in the
+    /// authors' JSON.
+    #[schemars(extend("format" = "name or path"))]
     pub profile: String,
-    /// What ranks the tokens of a head.
+    /// What ranks the prompt tokens of a head.
     pub score: ScoreKind,
-    /// Newest tokens of the prompt, always kept; with `score = "window"`, their queries are observed.
+    /// Newest prompt tokens that every KV head keeps, from 1 to the budget; with `score = "window"`, their queries are the
+    /// ones observed.
+    #[schemars(range(min = 1))]
     pub window: usize,
-    /// Neighbours that are pooled, odd; 1 for none.
+    /// Tokens that are pooled into one score: odd, 1 for no pooling, at most the model's context.
+    #[schemars(range(min = 1))]
     pub kernel: usize,
-    /// How they are pooled.
+    /// How the scores of `kernel` neighbours along the text become one.
     pub pooling: Pooling,
-    /// How token scores of `G` query heads become those of their KV head.
+    /// How the scores of the `G` query heads of a KV head become one.
     pub group: Reduce,
-    /// Whether the group or the pool comes first.
+    /// Whether the query heads become one before the scores are pooled, or after.
     pub order: ReductionOrder,
-    /// How the importance of `G` query heads becomes that of their KV head.
+    /// How the importance of the `G` query heads of a KV head becomes one; `"max"` not with `rounding = "authors"`.
     pub head_group: HeadGroup,
-    /// One part in `beta` of every head's budget is shared by importance: the larger, the more even.
+    /// One part in `beta` of every KV head's budget, window aside, is shared by importance; from 1, and the larger, the more
+    /// even. The beta of the authors' code.
+    #[schemars(range(min = 1.0))]
     pub beta: f64,
-    /// Exponent of the importance.
+    /// Exponent of the importance, from 0 (all heads alike) to 16.
+    #[schemars(range(min = 0.0, max = MOST_TEMP))]
     pub temp: f64,
-    /// How shares become whole tokens.
+    /// How the heads' shares become whole tokens.
     pub rounding: Rounding,
-    /// How the budget is split over layers before it is over heads.
+    /// How the budget is split over layers before it is over heads; `"pyramid"` not with `rounding = "authors"`.
     pub layers: LayerShares,
-    /// How steep the pyramid is; 20 without it.
+    /// How steep the pyramid is, from 1 (all layers alike): the last layer gets `1 / pyramid_beta` of the average layer's
+    /// tokens, window aside. With `layers = "pyramid"` only, and 20 where it is left out.
+    #[schemars(range(min = 1.0))]
     pub pyramid_beta: Option<f64>,
 }
 

@@ -11,26 +11,33 @@
 use kv_core::{
     Budget, ConfigError, Geometry, KeepPlan, LayerView, Needs, Policy, PolicyConfig, Pooling,
     Pyramid, PyramidRounding, Reduce, ReductionOrder, Room, ScoreKind, WindowedScore,
+    schemars::JsonSchema,
 };
 use serde::{Deserialize, Serialize};
 
 /// Configuration of [`PyramidKv`].
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(crate = "kv_core::schemars")]
 pub struct PyramidKvConfig {
-    /// Newest prompt tokens, always kept; their queries are the ones observed.
+    /// Newest prompt tokens that every KV head keeps, from 1 to the budget. Their queries are the ones observed: the paper's
+    /// observation window.
+    #[schemars(range(min = 1))]
     pub window: usize,
-    /// Neighbours that are pooled, odd; 1 for no pooling.
+    /// Tokens that are pooled into one score: odd, 1 for no pooling, at most the model's context.
+    #[schemars(range(min = 1))]
     pub kernel: usize,
-    /// How scores are pooled along the text.
+    /// How the scores of `kernel` neighbours along the text become one.
     pub pooling: Pooling,
-    /// How the `G` query heads of a KV head become one.
+    /// How the scores of the `G` query heads of a KV head become one.
     pub group: Reduce,
-    /// Whether the group or the pool comes first.
+    /// Whether the query heads become one before the scores are pooled, or after.
     pub order: ReductionOrder,
-    /// How steep, from 1 (all layers alike): the last layer gets `1 / beta` of the average, window aside.
+    /// How steep the pyramid is, the paper's beta, from 1 (all layers alike): the last layer gets `1 / beta` of the average
+    /// layer's tokens, window aside.
+    #[schemars(range(min = 1.0))]
     pub beta: f64,
-    /// How the pyramid becomes whole tokens.
+    /// How the layers' shares become whole tokens.
     pub rounding: PyramidRounding,
 }
 

@@ -10,23 +10,27 @@
 
 use kv_core::{
     Budget, ConfigError, Geometry, KeepPlan, LayerView, Needs, Policy, PolicyConfig, Pooling,
-    Reduce, ReductionOrder, Room, ScoreKind, WindowedScore,
+    Reduce, ReductionOrder, Room, ScoreKind, WindowedScore, schemars::JsonSchema,
 };
 use serde::{Deserialize, Serialize};
 
 /// Configuration of [`SnapKv`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(crate = "kv_core::schemars")]
 pub struct SnapKvConfig {
-    /// Newest prompt tokens, always kept; their queries are the ones observed.
+    /// Newest prompt tokens that every KV head keeps, from 1 to the budget. Their queries are the ones observed: the paper's
+    /// observation window.
+    #[schemars(range(min = 1))]
     pub window: usize,
-    /// Neighbours that are pooled, odd; 1 for no pooling.
+    /// Tokens that are pooled into one score: odd, 1 for no pooling, at most the model's context.
+    #[schemars(range(min = 1))]
     pub kernel: usize,
-    /// How scores are pooled along the text.
+    /// How the scores of `kernel` neighbours along the text become one.
     pub pooling: Pooling,
-    /// How the `G` query heads of a KV head become one.
+    /// How the scores of the `G` query heads of a KV head become one.
     pub group: Reduce,
-    /// Whether the group or the pool comes first.
+    /// Whether the query heads become one before the scores are pooled, or after.
     pub order: ReductionOrder,
 }
 

@@ -11,6 +11,7 @@
 
 use kv_core::{
     Budget, ConfigError, Geometry, Growth, KeepPlan, LayerView, Needs, Policy, PolicyConfig, Room,
+    schemars::JsonSchema,
 };
 use serde::{Deserialize, Serialize};
 
@@ -18,12 +19,15 @@ use serde::{Deserialize, Serialize};
 const DEFAULT_RECENT: usize = 512;
 
 /// Configuration of [`StreamingLlm`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(crate = "kv_core::schemars")]
 pub struct StreamingLlmConfig {
-    /// First tokens of the text that every head keeps.
+    /// First tokens of the text that every KV head keeps, the paper's attention sinks; fewer than the budget.
     pub sinks: usize,
-    /// Latest tokens that every head keeps; without it the budget less the sinks, and without a budget 512.
+    /// Latest tokens that every KV head keeps, from 1; with the sinks at most the budget. Left out, it is the budget less
+    /// the sinks, and 512 without a budget.
+    #[schemars(range(min = 1))]
     pub recent: Option<usize>,
 }
 

@@ -5,15 +5,19 @@
 
 use kv_core::{
     Budget, ConfigError, Geometry, Growth, KeepPlan, LayerView, Needs, Policy, PolicyConfig, Room,
+    schemars::JsonSchema,
 };
 use serde::{Deserialize, Serialize};
 
 // ANCHOR: config
-/// 1. What a user may set. `deny_unknown_fields` makes a typo an error, `default` makes every field optional.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// 1. What a user may set. `deny_unknown_fields` makes a typo an error, `default` makes every field optional. Users read
+///    the doc comments of the fields, and the range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(crate = "kv_core::schemars")]
 pub struct RecentOnlyConfig {
-    /// Latest tokens that every head keeps.
+    /// Latest tokens that every KV head keeps, from 1 to the budget.
+    #[schemars(range(min = 1))]
     pub recent: usize,
 }
 

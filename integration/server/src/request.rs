@@ -1,0 +1,299 @@
+//! From a request's body to the engine's request, and to what it asks of its cache.
+use either::Either;
+use mistralrs_core::{
+    MessageContent, NormalRequest, Request as EngineRequest, RequestMessage, Response,
+    TokenizationRequest,
+};
+use mistralrs_kv::{Engine, RequestCache, RequestTerms};
+use mistralrs_server_core::{
+    chat_completion, completions,
+    openai::{ChatCompletionRequest, CompletionRequest},
+};
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::Value;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+
+use crate::error::ApiError;
+
+/// Answers of the engine that wait for a slow client before the engine waits, too.
+const ANSWERS_BUFFERED: usize = 10_000;
+
+/// The field `kv_cache` of a request's body; with OpenAI's Python client it goes into `extra_body`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KvCacheField {
+    /// A budget of its own: `"256"`, `"25%"`, `"64MiB"`, `"full"`.
+    pub budget: Option<String>,
+    /// What is never evicted.
+    pub pin: Option<Pin>,
+}
+
+/// What a request pins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Value")]
+pub enum Pin {
+    /// So many tokens at the start.
+    Tokens(u32),
+    /// `"system"`: the system messages that a chat begins with, as the chat template writes them.
+    System,
+}
+
+impl TryFrom<Value> for Pin {
+    type Error = String;
+
+    fn try_from(value: Value) -> Result<Self, String> {
+        let tokens = value.as_u64().and_then(|tokens| u32::try_from(tokens).ok());
+        match (tokens, value.as_str()) {
+            (Some(tokens), _) => Ok(Self::Tokens(tokens)),
+            (None, Some("system")) => Ok(Self::System),
+            (None, _) => Err(format!(
+                "`pin` is {value}, must be \"system\" or a number of tokens"
+            )),
+        }
+    }
+}
+
+/// Which of the two endpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Endpoint {
+    Chat,
+    Completion,
+}
+
+impl Endpoint {
+    pub(crate) const fn path(self) -> &'static str {
+        match self {
+            Self::Chat => "/v1/chat/completions",
+            Self::Completion => "/v1/completions",
+        }
+    }
+}
+
+/// A request that the engine has been sent.
+#[derive(Debug)]
+pub(crate) struct Sent {
+    pub(crate) answers: Receiver<Response>,
+    pub(crate) is_streaming: bool,
+    /// The name that the model is served under; the engine's own name for it is a path.
+    pub(crate) model: String,
+    /// Holds the request's own terms until its answer is complete.
+    pub(crate) _terms: Option<RequestTerms>,
+}
+
+/// What requests are read against.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reader<'a> {
+    pub(crate) engine: &'a Engine,
+    /// The name that the model is served under.
+    pub(crate) name: &'a str,
+    /// Whether system prompts are pinned for requests that do not say.
+    pub(crate) pins_system: bool,
+}
+
+impl Reader<'_> {
+    /// Reads a body and sends the engine what it asks for.
+    pub(crate) async fn send(&self, endpoint: Endpoint, body: Value) -> Result<Sent, ApiError> {
+        let (asked, body) = self.split(body)?;
+        let (sender, answers) = channel(ANSWERS_BUFFERED);
+        let (mut request, is_streaming) = self.parse(endpoint, body, &sender).await?;
+        let terms = self.terms(asked, &request, &sender).await?;
+        drop(sender);
+        // The name has been checked; the engine knows its model by another.
+        request.model_id = None;
+        self.pass_on(EngineRequest::Normal(request)).await?;
+        Ok(Sent {
+            answers,
+            is_streaming,
+            model: self.name.to_owned(),
+            _terms: terms,
+        })
+    }
+
+    /// Takes what is ours out of the body, and checks the model's name.
+    fn split(&self, body: Value) -> Result<(KvCacheField, Value), ApiError> {
+        let Value::Object(mut body) = body else {
+            return Err(ApiError::invalid("the body must be a JSON object"));
+        };
+        let asked = match body.remove("kv_cache") {
+            None | Some(Value::Null) => KvCacheField::default(),
+            Some(field) => serde_json::from_value(field)
+                .map_err(|e| ApiError::in_field("kv_cache", format!("`kv_cache`: {e}")))?,
+        };
+        if let Some(model) = body.get("model").and_then(Value::as_str)
+            && ![self.name, "default"].contains(&model)
+        {
+            return Err(ApiError::no_model(format!(
+                "the model `{model}` is not served here, only `{}`, which is also called `default`",
+                self.name
+            )));
+        }
+        body.insert("model".into(), "default".into());
+        refuse_media(body.get("messages"))?;
+        Ok((asked, Value::Object(body)))
+    }
+
+    async fn parse(
+        &self,
+        endpoint: Endpoint,
+        body: Value,
+        sender: &Sender<Response>,
+    ) -> Result<(Box<NormalRequest>, bool), ApiError> {
+        let (state, sender) = (self.engine.mistralrs().clone(), sender.clone());
+        let parsed = match endpoint {
+            Endpoint::Chat => {
+                let body: ChatCompletionRequest = typed(body)?;
+                chat_completion::parse_request(body, state, sender).await
+            }
+            Endpoint::Completion => {
+                let body: CompletionRequest = typed(body)?;
+                completions::parse_request(body, state, sender)
+            }
+        };
+        match parsed {
+            Ok((EngineRequest::Normal(request), is_streaming)) => Ok((request, is_streaming)),
+            Ok(_) => Err(ApiError::internal("the request was read as something else")),
+            Err(error) => Err(ApiError::invalid(format!("{error:#}"))),
+        }
+    }
+
+    /// Tells the runtime what the request asks of its cache, if it asks for anything.
+    async fn terms(
+        &self,
+        asked: KvCacheField,
+        request: &NormalRequest,
+        sender: &Sender<Response>,
+    ) -> Result<Option<RequestTerms>, ApiError> {
+        let mut cache = RequestCache::default();
+        if let Some(budget) = asked.budget {
+            let budget = budget
+                .parse()
+                .map_err(|e| ApiError::in_field("kv_cache.budget", format!("{e}")))?;
+            cache.budget = Some(budget);
+        }
+        cache.pin_prefix = match asked.pin {
+            Some(Pin::Tokens(tokens)) => Some(tokens),
+            Some(Pin::System) => Some(self.system_tokens(request).await?),
+            None if self.pins_system && has_system(request) => {
+                Some(self.system_tokens(request).await?)
+            }
+            None => None,
+        };
+        if cache == RequestCache::default() {
+            return Ok(None);
+        }
+        let Some(runtime) = self.engine.runtime() else {
+            let message = "this server runs without a KV-cache policy";
+            return Err(ApiError::in_field("kv_cache", message));
+        };
+        runtime
+            .keep_request(sender, &cache)
+            .map(Some)
+            .map_err(|e| ApiError::in_field("kv_cache", e.to_string()))
+    }
+
+    /// Tokens that the chat template writes before the first word that is not the system's: what the prompt has in common
+    /// with one whose first other message begins with another letter.
+    async fn system_tokens(&self, request: &NormalRequest) -> Result<u32, ApiError> {
+        let refuse = |message: &str| ApiError::in_field("kv_cache.pin", message);
+        let RequestMessage::Chat { messages, .. } = &request.messages else {
+            return Err(refuse(
+                "`pin` can be \"system\" for a chat only; give a number of tokens",
+            ));
+        };
+        let systems = messages.iter().take_while(|m| is_system(m)).count();
+        if systems == 0 {
+            return Err(refuse(
+                "`pin` is \"system\", but the first message is not the system's",
+            ));
+        }
+        let Some(first) = messages.get(systems) else {
+            return Err(refuse(
+                "`pin` is \"system\", but there is no other message than the system's",
+            ));
+        };
+        let mut other = messages[..=systems].to_vec();
+        let begins_with_a =
+            matches!(first.get("content"), Some(Either::Left(text)) if text.starts_with('a'));
+        let letter = if begins_with_a { "b" } else { "a" };
+        other[systems].insert("content".into(), Either::Left(letter.into()));
+        let mut same = messages[..=systems].to_vec();
+        let (same, other) = (
+            self.tokens(std::mem::take(&mut same)).await?,
+            self.tokens(other).await?,
+        );
+        let common = same.iter().zip(&other).take_while(|(a, b)| a == b).count();
+        u32::try_from(common).map_err(|_| refuse("the system prompt is too long"))
+    }
+
+    async fn tokens(
+        &self,
+        messages: Vec<indexmap::IndexMap<String, MessageContent>>,
+    ) -> Result<Vec<u32>, ApiError> {
+        let (sender, mut answer) = channel(1);
+        self.pass_on(EngineRequest::Tokenize(TokenizationRequest {
+            text: Either::Left(messages),
+            tools: None,
+            add_generation_prompt: true,
+            add_special_tokens: true,
+            enable_thinking: None,
+            reasoning_effort: None,
+            response: sender,
+        }))
+        .await?;
+        match answer.recv().await {
+            Some(Ok(tokens)) => Ok(tokens),
+            Some(Err(error)) => Err(ApiError::invalid(format!("{error:#}"))),
+            None => Err(ApiError::internal("the engine has stopped")),
+        }
+    }
+
+    async fn pass_on(&self, request: EngineRequest) -> Result<(), ApiError> {
+        let stopped = || ApiError::internal("the engine has stopped");
+        let engine = self
+            .engine
+            .mistralrs()
+            .get_sender(None)
+            .map_err(|_| stopped())?;
+        engine.send(request).await.map_err(|_| stopped())
+    }
+}
+
+fn typed<T: DeserializeOwned>(body: Value) -> Result<T, ApiError> {
+    serde_json::from_value(body).map_err(|e| ApiError::invalid(format!("the body: {e}")))
+}
+
+fn is_system(message: &indexmap::IndexMap<String, MessageContent>) -> bool {
+    matches!(message.get("role"), Some(Either::Left(role)) if role == "system" || role == "developer")
+}
+
+fn has_system(request: &NormalRequest) -> bool {
+    match &request.messages {
+        RequestMessage::Chat { messages, .. } => {
+            messages.first().is_some_and(is_system) && messages.iter().any(|m| !is_system(m))
+        }
+        _ => false,
+    }
+}
+
+/// The engine's own reader would fetch pictures from wherever a request says, for models that read text only.
+fn refuse_media(messages: Option<&Value>) -> Result<(), ApiError> {
+    let parts = messages
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(|message| message.get("content")?.as_array())
+        .flatten();
+    for part in parts {
+        let kind = part.get("type").and_then(Value::as_str);
+        if kind != Some("text") {
+            return Err(ApiError::in_field(
+                "messages",
+                format!(
+                    "a part of a message is of type `{}`; this model reads `text` only",
+                    kind.unwrap_or("unknown")
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
