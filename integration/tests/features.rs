@@ -1,9 +1,8 @@
 //! What must hold of every build, whichever policies it was asked for.
 mod common;
 
-use common::{engine, start, tiny};
-use kv_core::Budget;
-use mistralrs_kv::{CacheConfig, Prompt, Request, policies};
+use common::{compressed, engine, start, tiny};
+use mistralrs_kv::{Prompt, Request, policies};
 
 /// Every policy that has a feature, and whether this build has it.
 const FEATURES: [(&str, bool); 7] = [
@@ -33,11 +32,7 @@ async fn every_policy_of_a_build_runs_in_the_engine() {
     tiny::write(&model, 1);
     let prompt: Vec<u32> = (0..200).map(|i| i * 7 % (tiny::VOCABULARY - 1)).collect();
     for name in policies().names().filter(|name| *name != "keep-all") {
-        let config = CacheConfig::new(name);
-        let cache = match name {
-            "duo-attention" => config.set("sinks", 4).set("recent", 28),
-            _ => config.budget(Budget::Tokens(64)),
-        };
+        let cache = compressed(name);
         let engine = start(engine(model.clone(), Some(cache))).await;
         let request = Request::greedy(Prompt::Tokens(prompt.clone()), 30);
         let answer = engine.generate(request).await;

@@ -6,7 +6,7 @@
 
 mod common;
 
-use common::{PROMPTS, Weights, distance, engine, record, smollm, start, tiny, top_two};
+use common::{PROMPTS, Weights, distance, engine, record, seed, smollm, start, tiny, top_two};
 use kv_core::Budget;
 use mistralrs_kv::{CacheConfig, Prompt, Request, policies};
 use rand::{Rng, SeedableRng};
@@ -16,14 +16,6 @@ const TOKENS: usize = 64;
 
 fn keep_all() -> Option<CacheConfig> {
     Some(CacheConfig::new("keep-all"))
-}
-
-/// A fresh seed that the failure message prints; `HEADROOM_SEED` repeats a run.
-fn seed() -> u64 {
-    std::env::var("HEADROOM_SEED")
-        .ok()
-        .and_then(|s| s.parse().ok())
-        .unwrap_or_else(rand::random)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,8 +11,12 @@ use axum::{
 };
 use futures::stream;
 use mistralrs_core::Response;
+use mistralrs_kv::RequestTerms;
 use serde::Serialize;
-use tokio::time::timeout;
+use tokio::{
+    sync::{mpsc::Receiver, watch},
+    time::timeout,
+};
 
 use crate::{error::ApiError, metrics::OnItsWay, request::Sent};
 
@@ -20,16 +24,40 @@ use crate::{error::ApiError, metrics::OnItsWay, request::Sent};
 /// its head, and a sign of life as often.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// What the engine says to one request.
+#[derive(Debug)]
+pub(crate) struct Answers {
+    pub(crate) channel: Receiver<Response>,
+    /// The name that the model is served under; the engine's own name for it is a path.
+    pub(crate) model: String,
+    /// True once the server waits no longer.
+    pub(crate) cut: watch::Receiver<bool>,
+    /// Holds the request's own terms until its answer is complete.
+    pub(crate) _terms: Option<RequestTerms>,
+}
+
+impl Answers {
+    /// The whole answer, or the next part of it.
+    async fn next(&mut self) -> Result<Piece, ApiError> {
+        tokio::select! {
+            answer = self.channel.recv() => piece(answer, &self.model),
+            // An error means that the server is gone altogether.
+            _ = self.cut.wait_for(|&cut| cut) => Err(ApiError::stopping()),
+        }
+    }
+}
+
 /// Waits for the answer, or for its first piece.
-pub(crate) async fn respond(mut sent: Sent, mut on_its_way: OnItsWay) -> HttpResponse {
-    let first = if sent.is_streaming {
-        let first = timeout(PATIENCE, sent.answers.recv()).await;
-        first
-            .ok()
-            .map(|answer| piece(answer, &sent.model))
-            .transpose()
+pub(crate) async fn respond(sent: Sent, mut on_its_way: OnItsWay) -> HttpResponse {
+    let Sent {
+        mut answers,
+        is_streaming,
+    } = sent;
+    let first = if is_streaming {
+        let first = timeout(PATIENCE, answers.next()).await;
+        first.ok().transpose()
     } else {
-        piece(sent.answers.recv().await, &sent.model).map(Some)
+        answers.next().await.map(Some)
     };
     let next = match first {
         Ok(next) => next,
@@ -38,12 +66,12 @@ pub(crate) async fn respond(mut sent: Sent, mut on_its_way: OnItsWay) -> HttpRes
             return error.into_response();
         }
     };
-    if let (false, Some(whole)) = (sent.is_streaming, &next) {
+    if let (false, Some(whole)) = (is_streaming, &next) {
         on_its_way.complete(StatusCode::OK);
         return whole.value.response();
     }
     let state = Stream {
-        sent,
+        answers,
         on_its_way,
         next,
         end: End::Open,
@@ -58,7 +86,7 @@ pub(crate) async fn respond(mut sent: Sent, mut on_its_way: OnItsWay) -> HttpRes
 
 /// A stream on its way.
 struct Stream {
-    sent: Sent,
+    answers: Answers,
     on_its_way: OnItsWay,
     /// A piece that has come already.
     next: Option<Piece>,
@@ -86,7 +114,7 @@ impl Stream {
         }
         let next = match self.next.take() {
             Some(next) => Ok(next),
-            None => piece(self.sent.answers.recv().await, &self.sent.model),
+            None => self.answers.next().await,
         };
         Some(match next {
             Ok(piece) => {

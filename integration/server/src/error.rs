@@ -43,6 +43,15 @@ impl ApiError {
         }
     }
 
+    /// The server ends before the answer does.
+    pub(crate) fn stopping() -> Self {
+        Self {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            message: "the server is stopping; the answer was cut off".into(),
+            param: None,
+        }
+    }
+
     /// The model asked for is not here.
     pub(crate) fn no_model(message: impl Into<String>) -> Self {
         Self {

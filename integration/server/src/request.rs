@@ -11,9 +11,12 @@ use mistralrs_server_core::{
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
-use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::sync::{
+    mpsc::{Sender, channel},
+    watch,
+};
 
-use crate::error::ApiError;
+use crate::{answer::Answers, error::ApiError};
 
 /// Answers of the engine that wait for a slow client before the engine waits, too.
 const ANSWERS_BUFFERED: usize = 10_000;
@@ -72,12 +75,8 @@ impl Endpoint {
 /// A request that the engine has been sent.
 #[derive(Debug)]
 pub(crate) struct Sent {
-    pub(crate) answers: Receiver<Response>,
+    pub(crate) answers: Answers,
     pub(crate) is_streaming: bool,
-    /// The name that the model is served under; the engine's own name for it is a path.
-    pub(crate) model: String,
-    /// Holds the request's own terms until its answer is complete.
-    pub(crate) _terms: Option<RequestTerms>,
 }
 
 /// What requests are read against.
@@ -88,6 +87,8 @@ pub(crate) struct Reader<'a> {
     pub(crate) name: &'a str,
     /// Whether system prompts are pinned for requests that do not say.
     pub(crate) pins_system: bool,
+    /// True once the server waits no longer.
+    pub(crate) cut: &'a watch::Receiver<bool>,
 }
 
 impl Reader<'_> {
@@ -101,11 +102,15 @@ impl Reader<'_> {
         // The name has been checked; the engine knows its model by another.
         request.model_id = None;
         self.pass_on(EngineRequest::Normal(request)).await?;
+        let answers = Answers {
+            channel: answers,
+            model: self.name.to_owned(),
+            cut: self.cut.clone(),
+            _terms: terms,
+        };
         Ok(Sent {
             answers,
             is_streaming,
-            model: self.name.to_owned(),
-            _terms: terms,
         })
     }
 

@@ -10,6 +10,7 @@ use axum::{
 };
 use mistralrs_kv::Engine;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use crate::{
     answer::respond,
@@ -36,6 +37,7 @@ pub(crate) struct Shared {
     name: String,
     pins_system: bool,
     pub(crate) metrics: Metrics,
+    cut: watch::Sender<bool>,
 }
 
 impl Server {
@@ -68,6 +70,7 @@ impl Server {
             engine: self.engine,
             name: self.name,
             pins_system: self.pins_system,
+            cut: watch::Sender::new(false),
         })
     }
 }
@@ -112,7 +115,15 @@ impl Shared {
     async fn answer(&self, endpoint: Endpoint, body: Body) -> Response {
         let mut on_its_way = self.metrics.begin(endpoint);
         let sent = match body {
-            Ok(Json(body)) => self.reader().send(endpoint, body).await,
+            Ok(Json(body)) => {
+                let reader = Reader {
+                    engine: &self.engine,
+                    name: &self.name,
+                    pins_system: self.pins_system,
+                    cut: &self.cut.subscribe(),
+                };
+                reader.send(endpoint, body).await
+            }
             Err(error) => Err(ApiError::invalid(error.body_text())),
         };
         match sent {
@@ -124,11 +135,8 @@ impl Shared {
         }
     }
 
-    fn reader(&self) -> Reader<'_> {
-        Reader {
-            engine: &self.engine,
-            name: &self.name,
-            pins_system: self.pins_system,
-        }
+    /// Cuts off every request that is being answered.
+    pub(crate) fn cut_off(&self) {
+        self.cut.send_replace(true);
     }
 }

@@ -1,5 +1,5 @@
 //! Serving until it is time to stop.
-use std::{io, sync::Arc, time::Duration};
+use std::{future::IntoFuture, io, pin::pin, sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, sync::oneshot, time::timeout};
 
@@ -42,14 +42,21 @@ impl Server {
             drop(stopping);
         };
         let serving = axum::serve(listener, routes(shared.clone())).with_graceful_shutdown(stop);
+        let mut serving = pin!(serving.into_future());
         let patience = async {
             // Ready when the sender is dropped.
             let _ = has_stopped.await;
             tokio::time::sleep(grace).await;
         };
         let cut_off = tokio::select! {
-            served = serving => { served?; 0 }
-            () = patience => shared.metrics.in_flight(),
+            served = &mut serving => { served?; 0 }
+            () = patience => {
+                let cut_off = shared.metrics.in_flight();
+                shared.cut_off();
+                // Every client is told; one that does not listen is not waited for.
+                let _ = timeout(CLEAN_UP, serving).await;
+                cut_off
+            }
         };
         Ok(stopped(shared, cut_off).await)
     }

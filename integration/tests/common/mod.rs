@@ -7,6 +7,7 @@ pub(crate) mod tiny;
 
 use std::path::{Path, PathBuf};
 
+use kv_core::Budget;
 use mistralrs_kv::{Answer, CacheConfig, Engine, EngineConfig, Prompt, Trace};
 
 /// Which of the prepared models.
@@ -31,6 +32,37 @@ pub(crate) fn smollm(weights: Weights) -> PathBuf {
         path.display()
     );
     path
+}
+
+/// One of the tiny models with random weights that stand in a folder, as `cargo xtask tiny-models` writes them.
+pub(crate) fn tiny_folder(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../.headroom/models")
+        .join(name);
+    assert!(
+        path.exists(),
+        "{} is missing: run `cargo xtask tiny-models` first",
+        path.display()
+    );
+    path
+}
+
+/// A policy with a size that leaves out some of a prompt of 200 tokens.
+pub(crate) fn compressed(policy: &str) -> CacheConfig {
+    let config = CacheConfig::new(policy);
+    match policy {
+        // Its size is its own business.
+        "duo-attention" => config.set("sinks", 4).set("recent", 28),
+        _ => config.budget(Budget::Tokens(64)),
+    }
+}
+
+/// A fresh seed that the failure message prints; `HEADROOM_SEED` repeats a run.
+pub(crate) fn seed() -> u64 {
+    std::env::var("HEADROOM_SEED")
+        .ok()
+        .and_then(|s| s.parse().ok())
+        .unwrap_or_else(rand::random)
 }
 
 /// Three different prompts.
