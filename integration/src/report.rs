@@ -1,4 +1,6 @@
 //! What a request's cache held, for people and programs.
+#[cfg(unix)]
+use std::os::unix::fs::PermissionsExt;
 use std::{
     io::{self, Write},
     path::Path,
@@ -204,7 +206,11 @@ fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty())
         .unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    let mut builder = tempfile::Builder::new();
+    // As readable as any other file of this user; a temporary one is private by default.
+    #[cfg(unix)]
+    builder.permissions(PermissionsExt::from_mode(0o666));
+    let mut file = builder.tempfile_in(folder)?;
     file.write_all(bytes)?;
     file.persist(path)?;
     Ok(())

@@ -12,8 +12,8 @@ use std::{
 use anyhow::{Context, Result};
 
 use crate::{
-    book, cuda, demo, metadata::Metadata, model::Choice, once, process, setup, tally::Tally,
-    workspace::Workspace,
+    adoption, book, cuda, demo, metadata::Metadata, model::Choice, once, process, setup,
+    tally::Tally, workspace::Workspace,
 };
 
 /// The package that has one feature per policy.
@@ -131,21 +131,23 @@ impl Checks<'_> {
             "--tests",
         ];
         let mut build = self.cargo(&build);
+        let model = || {
+            let model = models.first();
+            model.context("set-up made no model; run `cargo xtask model`")
+        };
         self.step("demo", || {
             process::run(&mut build)?;
-            demo::show(
-                workspace,
-                models
-                    .first()
-                    .context("set-up made no model; run `cargo xtask model`")?,
-            )?;
-            Ok(Tally::PASSED)
+            demo::show(workspace, model()?).map(|()| Tally::PASSED)
+        });
+        // Behind the tests, whose third-party crates it takes over.
+        self.step("adoption", || {
+            adoption::prove(workspace, model()?).map(|()| Tally::PASSED)
         });
     }
 
     /// What both scopes begin with.
     fn common(&mut self, selection: &[&str]) {
-        self.check("format", &["fmt", "--all", "--check"]);
+        self.check("format", &["fmt", "--all", "--check", "--", adoption::MAIN]);
         self.check(
             "format of xtask",
             &[&["fmt", "--check"], &XTASK[..]].concat(),

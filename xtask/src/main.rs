@@ -2,6 +2,7 @@
 //!
 //! It stands outside the workspace, because the workspace resolves fully only once the patched engine exists.
 
+mod adoption;
 mod book;
 mod checks;
 mod client;
@@ -73,6 +74,11 @@ enum Command {
     },
     /// Set up, build the command line, answer one long prompt under a small budget and say what was saved
     Demo {
+        #[command(flatten)]
+        model: ModelArg,
+    },
+    /// Let an app on the published crate adopt a compressed cache by the documented steps, build it and run it
+    Adoption {
         #[command(flatten)]
         model: ModelArg,
     },
@@ -176,8 +182,11 @@ fn run(command: Command) -> Result<ExitCode> {
             let _lock = workspace.lock()?;
             client::ensure(&workspace)?;
         }
-        Command::Vendor { into, hook } => vendor::run(&workspace, &into, hook.as_deref())?,
+        Command::Vendor { into, hook } => {
+            vendor::run(&workspace, &into, hook.as_deref())?;
+        }
         Command::Demo { model } => demo::run(&workspace, &model.choice())?,
+        Command::Adoption { model } => adoption::run(&workspace, &model.choice())?,
         Command::ParityStock { model } => parity::run(&workspace, &model.choice())?,
         Command::Docs => book::run(&workspace)?,
         Command::CudaSetup => cuda::setup(&workspace)?,

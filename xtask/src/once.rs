@@ -4,7 +4,7 @@
 //! tests also counts development dependencies, so one of them can ask a package deep below the engine for one more
 //! feature than the command line does; tests and demo then each compile the engine for themselves.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, path::Path};
 
 use anyhow::{Result, bail};
 use kv_patch::ENGINE_PACKAGE;
@@ -39,11 +39,16 @@ const OTHERS: [(&str, &[&str]); 3] = [
 pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     let below = tree(
         workspace,
+        workspace.root(),
         &["-p", ENGINE_PACKAGE, "--edges", "normal,build"],
     )?;
-    let tests = tree(workspace, &TESTS)?;
+    let tests = of_tests(workspace)?;
     for (what, selection) in OTHERS {
-        let differ = different(&below, &tests, &tree(workspace, selection)?);
+        let differ = different(
+            &below,
+            &tests,
+            &tree(workspace, workspace.root(), selection)?,
+        );
         if !differ.is_empty() {
             bail!(
                 "the engine would be compiled twice: tests want more features than {what} does of\n  {}\n\
@@ -56,10 +61,20 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     Ok(())
 }
 
-/// Package, version and features, one line each.
-fn tree(workspace: &Workspace, selection: &[&str]) -> Result<BTreeSet<String>> {
+/// What the tests are built from.
+pub(crate) fn of_tests(workspace: &Workspace) -> Result<BTreeSet<String>> {
+    tree(workspace, workspace.root(), &TESTS)
+}
+
+/// Package, version and features, one line each, of what is built in `folder`.
+pub(crate) fn tree(
+    workspace: &Workspace,
+    folder: &Path,
+    selection: &[&str],
+) -> Result<BTreeSet<String>> {
     let mut command = process::cargo(workspace);
     command
+        .current_dir(folder)
         .args([
             "tree",
             "--prefix",

@@ -68,11 +68,25 @@ pub(crate) fn errors(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
-fn both(command: &mut Command) -> Result<Output> {
-    let output = command
+/// Runs to the end, which has to be a failure, and returns its code and what it said on stderr.
+pub(crate) fn refusal(command: &mut Command) -> Result<(Option<i32>, String)> {
+    let output = ended(command)?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    if output.status.success() {
+        bail!("`{}` succeeded, but must not", written(command));
+    }
+    Ok((output.status.code(), said))
+}
+
+fn ended(command: &mut Command) -> Result<Output> {
+    command
         .stdin(Stdio::null())
         .output()
-        .with_context(|| cannot_start(command))?;
+        .with_context(|| cannot_start(command))
+}
+
+fn both(command: &mut Command) -> Result<Output> {
+    let output = ended(command)?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
         bail!(
@@ -167,6 +181,20 @@ mod tests {
         cargo.arg("--version");
         assert!(output(&mut cargo).unwrap().starts_with("cargo "));
         assert!(!errors(&mut cargo).unwrap().contains("cargo "));
+    }
+
+    #[test]
+    fn refusal_is_a_failure_and_nothing_else() {
+        let cargo = |argument: &str| {
+            let mut cargo = Command::new(env::var_os("CARGO").unwrap());
+            cargo.arg(argument);
+            refusal(&mut cargo)
+        };
+        let (code, said) = cargo("--no-such-option").unwrap();
+        assert!(said.contains("--no-such-option"), "{code:?}: {said}");
+        assert!(code.is_some_and(|code| code != 0));
+        let error = cargo("--version").unwrap_err().to_string();
+        assert_eq!(error, "`cargo --version` succeeded, but must not");
     }
 
     #[test]

@@ -19,7 +19,7 @@ const FACADE: &str = "mistralrs-kv";
 const MANIFEST: &str = "Cargo.toml";
 
 /// Writes the engine to `into/mistralrs-core` and says what the app has to paste.
-pub(crate) fn run(workspace: &Workspace, into: &Path, hook: Option<&Path>) -> Result<()> {
+pub(crate) fn run(workspace: &Workspace, into: &Path, hook: Option<&Path>) -> Result<Paste> {
     let folder = into.join(ENGINE_PACKAGE);
     check_free(&folder)?;
     let hook = match hook {
@@ -52,7 +52,7 @@ pub(crate) fn run(workspace: &Workspace, into: &Path, hook: Option<&Path>) -> Re
         engine: folder,
     };
     println!("\n{paste}");
-    Ok(())
+    Ok(paste)
 }
 
 /// Refuses a folder that holds something else.
@@ -120,33 +120,69 @@ impl App {
 
 /// What a reader has to do by hand.
 #[derive(Debug)]
-struct Paste {
+pub(crate) struct Paste {
     app: Option<App>,
     facade: PathBuf,
     engine: PathBuf,
 }
 
 impl Paste {
-    /// The dependency, its path as seen from `folder`.
-    fn dependency(&self, section: &str, folder: Option<&Path>) -> String {
-        let path = seen_from(folder, &self.facade);
-        format!("[{section}]\n{FACADE} = {{ path = {path} }}\n")
+    /// The dependency, its path as seen from the app's manifest.
+    pub(crate) fn dependency(&self) -> Entry {
+        let app = self.app.as_ref();
+        let path = seen_from(app.map(|app| &*app.folder), &self.facade);
+        Entry {
+            table: match app {
+                Some(App {
+                    is_virtual: true, ..
+                }) => "workspace.dependencies",
+                _ => "dependencies",
+            },
+            line: format!("{FACADE} = {{ path = {path} }}"),
+        }
     }
 
-    /// The replacement of the engine, its path as seen from `root`.
-    fn patch(&self, root: Option<&Path>) -> String {
-        let path = seen_from(root, &self.engine);
-        format!("[patch.crates-io]\n{ENGINE_PACKAGE} = {{ path = {path} }}\n")
+    /// The replacement of the engine, its path as seen from the manifest at the root.
+    pub(crate) fn patch(&self) -> Entry {
+        let path = seen_from(self.app.as_ref().map(|app| &*app.root), &self.engine);
+        Entry {
+            table: "patch.crates-io",
+            line: format!("{ENGINE_PACKAGE} = {{ path = {path} }}"),
+        }
+    }
+}
+
+/// One line of a manifest, and the table that it belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) table: &'static str,
+    pub(crate) line: String,
+}
+
+impl Entry {
+    /// The manifest with this line, as a reader would paste it: below the table's head where there is one.
+    pub(crate) fn pasted_into(&self, manifest: &str) -> String {
+        let head = format!("[{}]\n", self.table);
+        let (before, after) = match manifest.find(&head) {
+            Some(at) => manifest.split_at(at + head.len()),
+            None => return format!("{manifest}\n{self}"),
+        };
+        format!("{before}{}\n{after}", self.line)
+    }
+}
+
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "[{}]\n{}", self.table, self.line)
     }
 }
 
 impl fmt::Display for Paste {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (dependency, patch) = (self.dependency(), self.patch());
         match &self.app {
             None => {
-                let dependency = self.dependency("dependencies", None);
                 writeln!(f, "Paste this into your app's {MANIFEST}:\n\n{dependency}")?;
-                let patch = self.patch(None);
                 writeln!(
                     f,
                     "and this into the one at the root of its workspace:\n\n{patch}"
@@ -154,16 +190,11 @@ impl fmt::Display for Paste {
             }
             Some(app) => {
                 let (here, root) = (app.folder.join(MANIFEST), app.root.join(MANIFEST));
-                let (section, apart) = match (app.is_virtual, here == root) {
-                    (true, _) => ("workspace.dependencies", false),
-                    (false, same) => ("dependencies", !same),
-                };
-                let dependency = self.dependency(section, Some(&app.folder));
                 writeln!(f, "Paste this into {}:\n\n{dependency}", here.display())?;
-                if apart {
+                if here != root && !app.is_virtual {
                     writeln!(f, "and this into {}:\n", root.display())?;
                 }
-                writeln!(f, "{}", self.patch(Some(&app.root)))?;
+                writeln!(f, "{patch}")?;
                 if app.is_virtual {
                     let line = format!("{FACADE} = {{ workspace = true }}");
                     writeln!(f, "and `{line}` into the crate that uses it.\n")?;

@@ -40,7 +40,7 @@ enum Command {
     /// Serve the model to clients of OpenAI's API.
     Serve(Box<serve::Serve>),
     /// List the policies with their fields and defaults.
-    Policies,
+    Policies(policies::Policies),
 }
 
 fn main() -> ExitCode {
@@ -56,7 +56,8 @@ fn main() -> ExitCode {
         Command::Compare(compare) => compare.execute(!cli.verbose).map(|()| ExitCode::SUCCESS),
         Command::Conform(conform) => conform.execute(),
         Command::Serve(serve) => serve.execute(!cli.verbose).map(|()| ExitCode::SUCCESS),
-        Command::Policies => policies::print()
+        Command::Policies(policies) => policies
+            .execute()
             .map(|()| ExitCode::SUCCESS)
             .map_err(Into::into),
     };

@@ -4,16 +4,43 @@ use std::{
     io::{self, ErrorKind, Write as _},
 };
 
-/// Prints every policy with its fields, their defaults and what they are.
-///
-/// # Errors
-///
-/// What the output says, unless its reader has seen enough.
-pub(crate) fn print() -> io::Result<()> {
-    match io::stdout().write_all(text().as_bytes()) {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        other => other,
+use clap::Args;
+
+#[derive(Debug, Args)]
+pub(crate) struct Policies {
+    /// Print the page of the book.
+    #[arg(long)]
+    markdown: bool,
+}
+
+impl Policies {
+    /// Prints every policy with its fields, their defaults and what they are.
+    ///
+    /// # Errors
+    ///
+    /// What the output says, unless its reader has seen enough.
+    pub(crate) fn execute(&self) -> io::Result<()> {
+        let text = if self.markdown { page() } else { text() };
+        match io::stdout().write_all(text.as_bytes()) {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+            other => other,
+        }
     }
+}
+
+/// The book's page, generated from the configuration types.
+fn page() -> String {
+    let mut text = String::from(
+        "# Configuration reference\n\n\
+         <!-- Written by `mistralrs-kv policies --markdown`; a test compares it. Change the doc comments of the types. -->\n\n\
+         The fields of every policy, from the types that read them. On the command line a field is set with\n\
+         `--set FIELD=VALUE`, in a [policy file](options.md) in the table `[settings]`, in a program with\n\
+         `CacheConfig::set` or by the typed configuration. What a method does is on [its page](../policies/index.html).\n",
+    );
+    for policy in mistralrs_kv::policies().describe() {
+        let _ = write!(text, "\n{}", policy.markdown());
+    }
+    text
 }
 
 fn text() -> String {
@@ -26,4 +53,20 @@ fn text() -> String {
         "Budgets: `--budget 256` tokens per KV head, `25%` of the prompt, `64MiB` per sequence, `full`.\n",
     );
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    #[test]
+    fn the_page_in_the_book_is_that_of_the_types() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/src/use/reference.md");
+        let kept = fs::read_to_string(&path).unwrap_or_default();
+        assert!(
+            kept == super::page(),
+            "{} is out of date: write what `mistralrs-kv policies --markdown` prints",
+            path.display()
+        );
+    }
 }

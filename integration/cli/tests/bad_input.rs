@@ -40,7 +40,44 @@ impl Desk {
         )
         .expect("writes");
         desk.write_profiles();
+        desk.write_folders();
         desk
+    }
+
+    /// Folders that hold no whole model.
+    fn write_folders(&self) {
+        const CONFIG: &str =
+            r#"{"architectures": ["LlamaForCausalLM"], "max_position_embeddings": 64}"#;
+        let whole: &[u8] = br#"{"x": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}"#;
+        let weights = |header: &[u8], data: usize| {
+            let mut file = (header.len() as u64).to_le_bytes().to_vec();
+            file.extend(header);
+            file.resize(file.len() + data, 0);
+            file
+        };
+        let folders: [(&str, Option<&str>, Option<Vec<u8>>); 6] = [
+            ("empty", None, None),
+            ("weightless", Some(CONFIG), None),
+            ("cut", Some(CONFIG), Some(weights(whole, 4))),
+            ("noise", Some(CONFIG), Some(weights(b"{\"x\": [", 0))),
+            ("short", Some(CONFIG), Some(vec![255; 8])),
+            (
+                "endless",
+                Some(r#"{"architectures": ["LlamaForCausalLM"]}"#),
+                Some(weights(whole, 8)),
+            ),
+        ];
+        for (name, config, weights) in folders {
+            fs::create_dir(self.file(name)).expect("makes a folder");
+            let file = |file: &str| self.file(name).join(file);
+            if let Some(config) = config {
+                fs::write(file("config.json"), config).expect("writes");
+                fs::write(file("tokenizer.json"), "{}").expect("writes");
+            }
+            if let Some(weights) = weights {
+                fs::write(file("model.safetensors"), weights).expect("writes");
+            }
+        }
     }
 
     /// Profiles of heads that do not fit the model of two layers, two KV heads and four query heads.
@@ -87,6 +124,25 @@ const CASES: &[(&str, &[&str])] = &[
     ("-m @header.gguf -p hi", &["header.gguf", "damaged"]),
     ("-m @truncated.gguf -p hi", &["truncated", "ends at byte"]),
     ("-m @bare.gguf -p hi", &["bare.gguf", "`llama.block_count`"]),
+    ("-m @empty -p hi", &["empty", "must hold `config.json`"]),
+    ("-m @weightless -p hi", &["weightless", "`*.safetensors`"]),
+    (
+        "-m @cut -p hi",
+        &["model.safetensors", "truncated", "`x` ends at byte"],
+    ),
+    ("-m @noise -p hi", &["model.safetensors", "no JSON object"]),
+    (
+        "-m @short -p hi",
+        &["model.safetensors", "longer than the file"],
+    ),
+    (
+        "-m @endless -p hi",
+        &["config.json", "`max_position_embeddings`"],
+    ),
+    (
+        "-m @good.gguf -p hi --picture @kept.svg",
+        &["`picture`", "left out without `--policy`"],
+    ),
     (
         "-m @good.gguf -p hi --policy streming-llm",
         &["`streming-llm`", "keep-all", "streaming-llm"],

@@ -16,6 +16,7 @@ pub(crate) const GROUP: usize = 2;
 pub(crate) const DIM: usize = 64;
 pub(crate) const SCALE: f32 = 0.125;
 
+// ANCHOR: spec
 pub(crate) fn spec(dtype: DType) -> PoolSpec {
     let layer = LayerSpec {
         kv_heads: HEADS,
@@ -34,6 +35,7 @@ pub(crate) fn spec(dtype: DType) -> PoolSpec {
         layers: vec![layer; LAYERS],
     }
 }
+// ANCHOR_END: spec
 
 /// One sequence as this host remembers it: every token's queries, `[L][H * G][T * D]`, keys and values,
 /// `[L][H][T * D]`.
@@ -99,6 +101,7 @@ impl Host {
         }
     }
 
+    // ANCHOR: open
     /// A host over a runtime that has not been opened.
     pub(crate) fn over(runtime: Arc<Runtime>, dtype: DType, seed: u64) -> Self {
         let names = runtime.open_pool(&spec(dtype)).expect("the pool opens");
@@ -113,6 +116,7 @@ impl Host {
             _names: names,
         }
     }
+    // ANCHOR_END: open
 
     /// A random tensor in the host's type, and its numbers as that type holds them.
     fn random(&mut self, shape: (usize, usize, usize, usize)) -> (Tensor, Vec<f32>) {
@@ -197,6 +201,7 @@ impl Host {
         new: usize,
         is_prompt: bool,
     ) -> Vec<Step> {
+        // ANCHOR: batch
         let batch = Batch {
             runtime: Handle::new(self.runtime.clone()),
             seq_ids: sequences.iter().map(|sequence| sequence.id).collect(),
@@ -210,6 +215,7 @@ impl Host {
                 .reserve(sequence.id, sequence.length)
                 .expect("the pool has room");
         }
+        // ANCHOR_END: batch
         let mut steps = Vec::new();
         for layer in 0..LAYERS {
             let (queries, query_numbers) = self.random((sequences.len(), HEADS * GROUP, new, DIM));
@@ -227,6 +233,7 @@ impl Host {
                     sequence.values[layer][head].extend(&value_numbers[rows]);
                 }
             }
+            // ANCHOR: layer
             let call = LayerCall {
                 cache: self.caches[layer],
                 batch: &batch,
@@ -250,6 +257,7 @@ impl Host {
                 assert_eq!(out.dims(), [sequences.len(), HEADS * GROUP, DIM]);
                 out
             };
+            // ANCHOR_END: layer
             let out = out.to_dtype(DType::F32).and_then(|t| t.flatten_all());
             let output = out.and_then(|t| t.to_vec1()).expect("reads back");
             steps.push(Step {

@@ -1,11 +1,10 @@
 //! A policy that is not part of this workspace's build: even layers keep twice the window of odd ones.
 //!
-//! `cargo run --release -p headroom-examples --bin 02-own-policy -- .headroom/models/SmolLM2-135M-Instruct-Q8_0.gguf`
+//! `cargo run --release -p headroom-examples --bin 07-own-policy`
 #![expect(clippy::print_stdout, reason = "an example prints")]
 
-use std::time::Duration;
-
 use anyhow::{Context, Result};
+use headroom_examples::model;
 use kv_core::{
     Budget, ConfigError, Geometry, Growth, KeepPlan, LayerView, Needs, Policy, PolicyConfig,
     Registry, Room, schemars::JsonSchema,
@@ -87,12 +86,9 @@ impl Policy for TwoWindows {
 
 #[tokio::main(flavor = "multi_thread")]
 async fn main() -> Result<()> {
-    let model = std::env::args()
-        .nth(1)
-        .context("usage: 02-own-policy MODEL.gguf")?;
     let mut registry = Registry::default();
     registry.add::<TwoWindows>();
-    let mut config = EngineConfig::new(model);
+    let mut config = EngineConfig::new(model()?);
     config.cache = Some(
         CacheConfig::new("two-windows")
             .registry(registry)
@@ -109,15 +105,9 @@ async fn main() -> Result<()> {
     println!("{}", answer.text);
 
     let runtime = engine.runtime().context("a policy was configured")?;
-    anyhow::ensure!(
-        runtime.wait_ended(Duration::from_secs(10)),
-        "the request ends"
-    );
-    let ended = runtime
-        .take_ended()
-        .pop()
-        .context("the request has a report")?;
-    for (layer, heads) in ended.kept.iter().enumerate().take(4) {
+    let report = runtime.report(answer.text)?;
+    println!("{}", report.summary());
+    for (layer, heads) in report.kept.iter().enumerate().take(4) {
         println!("layer {layer} keeps {heads:?} tokens in its heads");
     }
     Ok(())
