@@ -92,7 +92,12 @@ fn dependencies_point_inwards() {
             found.is_subset(&allowed),
             "{name} depends on {found:?}, may depend on {allowed:?}"
         );
-        for engine in ["mistralrs-core", "candle-core"] {
+        for engine in [
+            "mistralrs-core",
+            "mistralrs",
+            "mistralrs-server-core",
+            "candle-core",
+        ] {
             let may_know = match name.as_str() {
                 "kv-hook" => engine == "candle-core",
                 // Where a GPU is asked for.

@@ -55,8 +55,7 @@ impl Desk {
             file.resize(file.len() + data, 0);
             file
         };
-        let folders: [(&str, Option<&str>, Option<Vec<u8>>); 6] = [
-            ("empty", None, None),
+        let folders = [
             ("weightless", Some(CONFIG), None),
             ("cut", Some(CONFIG), Some(weights(whole, 4))),
             ("noise", Some(CONFIG), Some(weights(b"{\"x\": [", 0))),
@@ -67,6 +66,7 @@ impl Desk {
                 Some(weights(whole, 8)),
             ),
         ];
+        fs::create_dir(self.file("empty")).expect("makes a folder");
         for (name, config, weights) in folders {
             fs::create_dir(self.file(name)).expect("makes a folder");
             let file = |file: &str| self.file(name).join(file);
