@@ -4,7 +4,8 @@
 //! cargo run --release -p headroom-examples --bin 01-keep-all
 //! ```
 //!
-//! An argument names another model: a GGUF file, or a folder with `config.json`, `tokenizer.json` and safetensors.
+//! An argument names another model: a GGUF file or, except for 04, a folder with `config.json`, `tokenizer.json` and
+//! safetensors.
 use std::path::PathBuf;
 
 use anyhow::{Result, ensure};

@@ -1,5 +1,5 @@
 //! `with_kv_policy` for the builders of the crate `mistralrs`.
-use std::{future::poll_fn, ops::Deref, pin::pin, sync::Arc, time::Duration};
+use std::{future::poll_fn, ops::Deref, pin::pin, sync::Arc};
 
 use kv_hook::{Factory, Handle};
 use mistralrs::{
@@ -10,6 +10,7 @@ use mistralrs::{
 use crate::{
     CacheConfig, PoolSize, Runtime, StartError,
     pool::{DEFAULT_BLOCK, PoolArgs},
+    warm_up::warm_up,
 };
 
 /// A builder of `mistralrs` whose models may have a compressed cache.
@@ -143,10 +144,7 @@ impl<B: Builder> WithKvPolicy<B> {
                     .into(),
             ));
         }
-        // The engine warms up with a request of its own; it is not the user's.
-        if runtime.wait_ended(Duration::from_secs(60)) {
-            runtime.forget_warm_up();
-        }
+        warm_up(model.inner(), &runtime).await?;
         Ok(KvModel { model, runtime })
     }
 }

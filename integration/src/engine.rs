@@ -1,5 +1,5 @@
 //! Loading a model into the patched engine with a runtime behind its cache.
-use std::{num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
+use std::{num::NonZeroUsize, path::PathBuf, sync::Arc};
 
 use candle_core::Device;
 use kv_hook::Handle;
@@ -12,6 +12,7 @@ use crate::{
     CacheConfig, PoolSize, Runtime, StartError,
     model::ModelFiles,
     pool::{DEFAULT_BLOCK, PoolArgs},
+    warm_up::warm_up,
 };
 
 /// What to load and how to keep its cache.
@@ -87,10 +88,7 @@ impl EngineConfig {
             .build()
             .await;
         if let Some(runtime) = &runtime {
-            // The engine warms up with a request of its own; it is not the user's.
-            if runtime.wait_ended(Duration::from_secs(60)) {
-                runtime.forget_warm_up();
-            }
+            warm_up(&mistralrs, runtime).await?;
         }
         Ok(Engine {
             mistralrs,

@@ -32,6 +32,7 @@ mod pool;
 mod registry;
 mod report;
 mod runtime;
+mod warm_up;
 
 #[cfg(feature = "builders")]
 pub use builders::{Builder, KvModel, KvPolicyExt, WithKvPolicy};
@@ -49,5 +50,5 @@ pub use runtime::{KernelCalls, RequestCache, RequestTerms, Runtime, Stats, Tenso
 
 const _: () = assert!(
     mistralrs_core::KV_HOOK_ABI == kv_hook::ABI,
-    "the engine was patched for another kv-hook: run `cargo xtask setup` again"
+    "the engine was patched for another kv-hook: run `cargo xtask setup` again, or for an app `cargo xtask vendor --into DIR`"
 );

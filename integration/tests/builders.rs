@@ -143,6 +143,50 @@ async fn what_cannot_be_is_an_error_and_no_silent_fallback() {
     assert!(matches!(refused(nowhere).await, StartError::Engine(_)));
 }
 
+/// On a single thread the engine has no warm-up of its own; ours leaves no trace.
+#[tokio::test]
+async fn a_single_thread_is_enough() {
+    let model = folder("tiny-qwen2")
+        .with_kv_policy(streaming(24))
+        .build()
+        .await;
+    let model = model.unwrap_or_else(|e| panic!("is built: {e}"));
+    let stats = model.runtime().stats().expect("open");
+    assert_eq!((stats.prompts, stats.evicted), (0, 0), "{stats:?}");
+    let text = answer(&model, 30).await;
+    let report = model.runtime().report(text).expect("a report");
+    assert!(report.kept.iter().flatten().all(|&kept| kept == 24));
+}
+
+/// A layer that looks back over a window only cannot be served; on a single thread, too, that is known at the start.
+#[tokio::test]
+async fn a_sliding_window_is_refused_before_the_first_request() {
+    let copy = tempfile::tempdir().expect("makes a folder");
+    for entry in tiny_folder("tiny-qwen2").read_dir().expect("reads") {
+        let path = entry.expect("reads").path();
+        let name = path.file_name().expect("a name");
+        std::fs::copy(&path, copy.path().join(name)).expect("copies");
+    }
+    let config = copy.path().join("config.json");
+    let text = std::fs::read_to_string(&config).expect("reads");
+    let text = text.replacen(
+        '{',
+        "{\"sliding_window\": 64, \"use_sliding_window\": true,",
+        1,
+    );
+    std::fs::write(
+        &config,
+        text.replace("\"use_sliding_window\": false", "\"max_window_layers\": 0"),
+    )
+    .expect("writes");
+    let builder = TextModelBuilder::new(copy.path().display()).with_dtype(ModelDType::F32);
+    let refused = refused(builder.with_kv_policy(streaming(24))).await;
+    assert!(
+        refused.to_string().contains("sliding window of 64"),
+        "{refused}"
+    );
+}
+
 /// The engine could bring it back without its runtime only.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_model_that_was_unloaded_does_not_come_back_uncompressed() {

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, Result};
 
 use crate::{
-    adoption, book, cuda, demo, metadata::Metadata, model::Choice, once, process, setup,
+    adoption, book, client, cuda, demo, metadata::Metadata, model::Choice, once, process, setup,
     tally::Tally, workspace::Workspace,
 };
 
@@ -110,6 +110,10 @@ impl Checks<'_> {
             // Nothing below could run; the error above says what to do.
             return;
         }
+        self.step("OpenAI's client", || {
+            let _lock = workspace.lock()?;
+            client::ensure(workspace).map(|_| Tally::PASSED)
+        });
         self.step("engine is compiled once", || {
             once::check(workspace).map(|()| Tally::PASSED)
         });

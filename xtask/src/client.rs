@@ -30,7 +30,7 @@ pub(crate) fn ensure(workspace: &Workspace) -> Result<PathBuf> {
         .context("tests of the server need Python 3 with pip; install it")?;
     let record = format!("{package} {}\n", python.trim());
     if !is_complete(&folder, &record) {
-        let partial = folder.with_file_name(format!("openai-{VERSION}.partial"));
+        let partial = folder.with_file_name(format!("partial-openai-{VERSION}"));
         for old in [&partial, &folder] {
             if old.exists() {
                 fs::remove_dir_all(old).with_context(|| cannot_write(old))?;

@@ -1,9 +1,9 @@
-//! Set-up: the patched engine, then the model, then what only tests need. Doing it twice does nothing the second time.
+//! Set-up: the patched engine, then the model, then models for tests. Doing it twice does nothing the second time.
 
 use anyhow::Result;
 
 use crate::{
-    client, engine,
+    engine,
     model::{self, Choice, DtypeArg, Models},
     tiny,
     workspace::Workspace,
@@ -21,6 +21,5 @@ pub(crate) fn for_tests(workspace: &Workspace, choice: &Choice) -> Result<Models
     let models = run(workspace, DtypeArg::All, choice)?;
     let _lock = workspace.lock()?;
     tiny::ensure(workspace)?;
-    client::ensure(workspace)?;
     Ok(models)
 }

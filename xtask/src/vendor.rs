@@ -55,16 +55,22 @@ pub(crate) fn run(workspace: &Workspace, into: &Path, hook: Option<&Path>) -> Re
     Ok(paste)
 }
 
-/// Refuses a folder that holds something else.
+/// Refuses a folder that holds something else, also another copy of the engine, which may be somebody's work.
 fn check_free(folder: &Path) -> Result<()> {
     let is_empty = || fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none());
-    if folder.exists() && !is_empty() && !holds(folder, ENGINE_PACKAGE) {
+    if folder.exists() && !is_empty() && !is_ours(folder) {
         bail!(
-            "{} is there and is not {ENGINE_PACKAGE}; remove it, or name another folder with `--into`",
+            "{} is there and was not written by this command; remove it, or name another folder with `--into`",
             folder.display()
         );
     }
     Ok(())
+}
+
+/// Whether the folder is the engine with the dependency that only our patch adds.
+fn is_ours(folder: &Path) -> bool {
+    let manifest = fs::read_to_string(folder.join(MANIFEST)).unwrap_or_default();
+    holds(folder, ENGINE_PACKAGE) && manifest.lines().any(|line| line.starts_with("kv-hook = "))
 }
 
 /// The app's dependency: the one that `hook` belongs to, because the engine and it must agree on that crate.
@@ -361,9 +367,13 @@ mod tests {
         fs::write(folder.join("notes.txt"), "mine").unwrap();
         let error = check_free(&folder).unwrap_err().to_string();
         assert!(error.starts_with(&folder.display().to_string()), "{error}");
-        assert!(error.contains("is not mistralrs-core"), "{error}");
+        assert!(error.contains("remove it"), "{error}");
+        // The published engine, as `cargo vendor` writes it there, or a fork.
         let engine = PACKAGE.replace("app", ENGINE_PACKAGE);
-        fs::write(folder.join(MANIFEST), engine).unwrap();
+        fs::write(folder.join(MANIFEST), &engine).unwrap();
+        check_free(&folder).unwrap_err();
+        let patched = format!("{engine}\n[dependencies]\nkv-hook = {{ path = \"x\" }}\n");
+        fs::write(folder.join(MANIFEST), patched).unwrap();
         check_free(&folder).unwrap();
     }
 

@@ -25,7 +25,7 @@ pub(crate) struct ModelArgs {
     /// names].
     #[arg(long, short, value_name = "PATH")]
     model: Option<PathBuf>,
-    /// Which tokens stay in the cache: a name from `mistralrs-kv policies`. `run` without it uses the stock engine.
+    /// Which tokens stay in the cache: a name from `mistralrs-kv policies`. Without it `run` uses the stock engine, `serve` keep-all.
     #[arg(long, value_name = "NAME", conflicts_with = "policy_file")]
     policy: Option<String>,
     /// Tokens per KV head (`256`), a share of the prompt (`25%`) or bytes per sequence (`64MiB`).
@@ -70,9 +70,19 @@ pub(crate) struct ModelArgs {
 }
 
 impl ModelArgs {
+    /// What to start; without a policy the stock engine.
     pub(crate) fn engine(&self, silent: bool) -> Result<EngineConfig, StartError> {
+        self.engine_under(None, silent)
+    }
+
+    /// What to start; `default` is the policy where none is given.
+    pub(crate) fn engine_under(
+        &self,
+        default: Option<&str>,
+        silent: bool,
+    ) -> Result<EngineConfig, StartError> {
         let mut config = EngineConfig::new(self.model_path()?);
-        config.cache = self.cache()?;
+        config.cache = self.cache(default)?;
         config.pool = match (self.pa_context_len, self.pa_memory_mb) {
             (Some(tokens), _) => Some(PoolSize::ContextLen(tokens)),
             (None, Some(mb)) => Some(PoolSize::MemoryMb(mb)),
@@ -120,11 +130,12 @@ impl ModelArgs {
         })
     }
 
-    fn cache(&self) -> Result<Option<CacheConfig>, StartError> {
-        let start = match (&self.policy, &self.policy_file) {
-            (Some(name), _) => CacheConfig::new(name),
-            (None, Some(file)) => CacheConfig::from_file(file)?,
-            (None, None) => return self.without_policy().map(|()| None),
+    fn cache(&self, default: Option<&str>) -> Result<Option<CacheConfig>, StartError> {
+        let start = match (&self.policy, &self.policy_file, default) {
+            (Some(name), _, _) => CacheConfig::new(name),
+            (None, Some(file), _) => CacheConfig::from_file(file)?,
+            (None, None, Some(name)) => CacheConfig::new(name),
+            (None, None, None) => return self.without_policy().map(|()| None),
         };
         let mut cache = match &self.budget {
             Some(budget) => start.budget(budget.parse()?),

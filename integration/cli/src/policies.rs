@@ -35,7 +35,7 @@ fn page() -> String {
          <!-- Written by `mistralrs-kv policies --markdown`; a test compares it. Change the doc comments of the types. -->\n\n\
          The fields of every policy, from the types that read them. On the command line a field is set with\n\
          `--set FIELD=VALUE`, in a [policy file](options.md) in the table `[settings]`, in a program with\n\
-         `CacheConfig::set` or by the typed configuration. What a method does is on [its page](../policies/index.html).\n",
+         `CacheConfig::set` or by the typed configuration. What each method does is in [one table](../policies/which.md).\n",
     );
     for policy in mistralrs_kv::policies().describe() {
         let _ = write!(text, "\n{}", policy.markdown());

@@ -35,11 +35,8 @@ pub(crate) struct Serve {
 
 impl Serve {
     pub(crate) fn execute(&self, silent: bool) -> Result<()> {
-        let mut config = self.model.engine(silent)?;
         // The stock engine's eager attention mixes up the rows of a batch on a CPU; everything in pages is the plain choice.
-        config
-            .cache
-            .get_or_insert_with(|| CacheConfig::new("keep-all"));
+        let config = self.model.engine_under(Some("keep-all"), silent)?;
         let name = match &self.served_name {
             Some(name) => name.clone(),
             None => self.model.name()?,

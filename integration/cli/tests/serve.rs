@@ -162,7 +162,7 @@ fn client() -> PathBuf {
     let entries = root().join(".headroom").read_dir().expect("was set up");
     entries
         .filter_map(|entry| Some(entry.ok()?.path()))
-        .find(|path| path.join("openai").is_dir())
+        .find(|path| path.join("openai").is_dir() && path.join("headroom-made-for.txt").is_file())
         .expect("OpenAI's client is missing: run `cargo xtask openai-client` first")
 }
 
@@ -224,19 +224,39 @@ fn mistakes_are_told_in_the_shape_that_the_client_reads() {
     expect("pin_nothing", 400, &["first message", "system"]);
     expect("pin_completion", 400, &["for a chat only"]);
     expect("media", 400, &["`image_url`", "text"]);
+    expect("search", 400, &["`web_search_options`"]);
+    expect("several", 400, &["`n`", "`stream`"]);
     expect("path", 404, &["/v1/chat/completions"]);
     server.assert_whole();
 }
 
 #[test]
 fn a_request_that_can_never_fit_is_told_so_before_a_stream_begins() {
-    let server = Server::start(&smollm(), "--policy keep-all --pa-memory-mb 16");
+    // Without a policy everything is kept.
+    let server = Server::start(&smollm(), "--pa-memory-mb 16");
     let said = server.ask(&["hopeless"]);
     for way in ["whole", "streamed"] {
         let parts = ["tokens needs", "pages", "`--pa-memory-mb`"];
         refused(&said[way], 400, &parts);
     }
     server.assert_whole();
+}
+
+/// The engine must outlive clients that leave at bad moments, and `--pin-system` pins what `"pin": "system"` does.
+#[test]
+fn hasty_clients_leave_a_server_that_answers() {
+    let options = "--policy streaming-llm --budget 24 --pin-system";
+    let server = Server::start(&smollm(), options);
+    let said = server.ask(&["hasty"]);
+    assert!(said["left"].as_u64() >= Some(6), "{said}");
+    assert_eq!(said["silent"], said["pinned"]);
+    assert_ne!(said["silent"], said["unpinned"]);
+    server.assert_whole();
+    let failed = "mistralrs_http_requests_total{path=\"/v1/chat/completions\",status=\"500\"}";
+    assert!(
+        !server.get("/metrics").contains(failed),
+        "nobody saw an error"
+    );
 }
 
 fn refused(said: &Value, status: u64, parts: &[&str]) {
@@ -281,7 +301,7 @@ fn under_load_every_answer_is_the_answer_alone() {
 
 #[test]
 fn it_finishes_what_it_has_when_it_is_told_to_stop() {
-    let server = Server::start(&smollm(), "--policy h2o --budget 64");
+    let server = Server::start(&smollm(), "--policy h2o --budget 64 --grace 600");
     let answer = thread::scope(|scope| {
         let answer = scope.spawn(|| server.ask(&["long", "120"]));
         server.wait_for("mistralrs_sequences_running", 1.0);

@@ -56,10 +56,12 @@ impl Patch {
         for write in &self.writes {
             files.insert(write.file.clone(), write.content()?.to_owned());
         }
-        let mut written = copy_untouched(pristine, target, &files)?;
+        // The manifest is the first of them: a copy that was interrupted is known for what it is.
+        let mut written = 0;
         for (name, text) in &files {
             written += usize::from(write_if_different(&target.join(name), text.as_bytes())?);
         }
+        written += copy_untouched(pristine, target, &files)?;
         Ok(Report {
             edits: self.edits.len() + self.writes.len(),
             written,

@@ -1,6 +1,7 @@
 //! Errors as OpenAI's clients read them.
 use axum::{
     Json,
+    extract::rejection::JsonRejection,
     http::StatusCode,
     response::{IntoResponse, Response},
 };
@@ -30,6 +31,15 @@ impl ApiError {
         Self {
             status: StatusCode::BAD_REQUEST,
             message: message.into(),
+            param: None,
+        }
+    }
+
+    /// The body cannot be read.
+    pub(crate) fn body_rejected(rejection: &JsonRejection) -> Self {
+        Self {
+            status: rejection.status(),
+            message: rejection.body_text(),
             param: None,
         }
     }
@@ -68,6 +78,15 @@ impl ApiError {
             message: "there is no such path; this server has /v1/chat/completions, /v1/completions, /v1/models, /health and \
                       /metrics"
                 .into(),
+            param: None,
+        }
+    }
+
+    /// The path is there, for another method.
+    pub(crate) fn no_method() -> Self {
+        Self {
+            status: StatusCode::METHOD_NOT_ALLOWED,
+            message: "texts are asked for by POST, everything else by GET".into(),
             param: None,
         }
     }

@@ -10,16 +10,13 @@ use mistralrs_server_core::{
     openai::{ChatCompletionRequest, CompletionRequest},
 };
 use serde::{Deserialize, de::DeserializeOwned};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokio::sync::{
     mpsc::{Sender, channel},
     watch,
 };
 
 use crate::{answer::Answers, error::ApiError};
-
-/// Answers of the engine that wait for a slow client before the engine waits, too.
-const ANSWERS_BUFFERED: usize = 10_000;
 
 /// The field `kv_cache` of a request's body; with OpenAI's Python client it goes into `extra_body`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
@@ -95,7 +92,8 @@ impl Reader<'_> {
     /// Reads a body and sends the engine what it asks for.
     pub(crate) async fn send(&self, endpoint: Endpoint, body: Value) -> Result<Sent, ApiError> {
         let (asked, body) = self.split(body)?;
-        let (sender, answers) = channel(ANSWERS_BUFFERED);
+        // Room for every piece of the longest answer: the engine would wait for a client that does not read.
+        let (sender, answers) = channel(self.engine.max_positions() + 2);
         let (mut request, is_streaming) = self.parse(endpoint, body, &sender).await?;
         let terms = self.terms(asked, &request, &sender).await?;
         drop(sender);
@@ -134,6 +132,7 @@ impl Reader<'_> {
         }
         body.insert("model".into(), "default".into());
         refuse_media(body.get("messages"))?;
+        refuse_fields(&body)?;
         Ok((asked, Value::Object(body)))
     }
 
@@ -200,7 +199,12 @@ impl Reader<'_> {
     /// with one whose first other message begins with another letter.
     async fn system_tokens(&self, request: &NormalRequest) -> Result<u32, ApiError> {
         let refuse = |message: &str| ApiError::in_field("kv_cache.pin", message);
-        let RequestMessage::Chat { messages, .. } = &request.messages else {
+        let RequestMessage::Chat {
+            messages,
+            enable_thinking,
+            reasoning_effort,
+        } = &request.messages
+        else {
             return Err(refuse(
                 "`pin` can be \"system\" for a chat only; give a number of tokens",
             ));
@@ -221,30 +225,30 @@ impl Reader<'_> {
             matches!(first.get("content"), Some(Either::Left(text)) if text.starts_with('a'));
         let letter = if begins_with_a { "b" } else { "a" };
         other[systems].insert("content".into(), Either::Left(letter.into()));
-        let mut same = messages[..=systems].to_vec();
-        let (same, other) = (
-            self.tokens(std::mem::take(&mut same)).await?,
-            self.tokens(other).await?,
-        );
+        let tokens = |messages| {
+            self.tokens(|response| TokenizationRequest {
+                text: Either::Left(messages),
+                tools: request.tools.clone(),
+                add_generation_prompt: true,
+                add_special_tokens: true,
+                enable_thinking: *enable_thinking,
+                reasoning_effort: *reasoning_effort,
+                response,
+            })
+        };
+        let same = tokens(messages[..=systems].to_vec()).await?;
+        let other = tokens(other).await?;
         let common = same.iter().zip(&other).take_while(|(a, b)| a == b).count();
         u32::try_from(common).map_err(|_| refuse("the system prompt is too long"))
     }
 
     async fn tokens(
         &self,
-        messages: Vec<indexmap::IndexMap<String, MessageContent>>,
+        request: impl FnOnce(Sender<anyhow::Result<Vec<u32>>>) -> TokenizationRequest,
     ) -> Result<Vec<u32>, ApiError> {
         let (sender, mut answer) = channel(1);
-        self.pass_on(EngineRequest::Tokenize(TokenizationRequest {
-            text: Either::Left(messages),
-            tools: None,
-            add_generation_prompt: true,
-            add_special_tokens: true,
-            enable_thinking: None,
-            reasoning_effort: None,
-            response: sender,
-        }))
-        .await?;
+        self.pass_on(EngineRequest::Tokenize(request(sender)))
+            .await?;
         match answer.recv().await {
             Some(Ok(tokens)) => Ok(tokens),
             Some(Err(error)) => Err(ApiError::invalid(format!("{error:#}"))),
@@ -278,6 +282,23 @@ fn has_system(request: &NormalRequest) -> bool {
         }
         _ => false,
     }
+}
+
+/// Fields under which the engine does something else than answer.
+fn refuse_fields(body: &Map<String, Value>) -> Result<(), ApiError> {
+    let given = |field: &str| body.get(field).is_some_and(|value| !value.is_null());
+    if given("web_search_options") {
+        // It would also answer through a channel of its own, so that the request's terms would not be found.
+        let message = "this server does not search the web; leave `web_search_options` out";
+        return Err(ApiError::in_field("web_search_options", message));
+    }
+    let several = body.get("n").and_then(Value::as_u64).unwrap_or(1) > 1;
+    if several && body.get("stream").and_then(Value::as_bool) == Some(true) {
+        // The engine gathers pieces of all choices and loses the last ones when the choices differ in length.
+        let message = "`n` is above 1 with `stream`; ask for several choices without `stream`";
+        return Err(ApiError::in_field("n", message));
+    }
+    Ok(())
 }
 
 /// The engine's own reader would fetch pictures from wherever a request says, for models that read text only.

@@ -60,6 +60,20 @@ impl Server {
 
     /// The routes, to be merged into an application of your own: `/v1/chat/completions`, `/v1/completions`, `/v1/models`,
     /// `/health`, `/metrics`.
+    ///
+    /// ```no_run
+    /// # #[tokio::main] async fn main() -> anyhow::Result<()> {
+    /// # let config = mistralrs_kv::EngineConfig::new("model.gguf");
+    /// # let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    /// use mistralrs_kv_server::Server;
+    ///
+    /// let server = Server::new(config.start().await?, "smollm2").pin_system(true);
+    /// let app = axum::Router::new()
+    ///     .route("/hello", axum::routing::get(|| async { "hello" }))
+    ///     .merge(server.router());
+    /// axum::serve(listener, app).await?;
+    /// # Ok(()) }
+    /// ```
     pub fn router(self) -> Router {
         routes(self.share())
     }
@@ -83,6 +97,7 @@ pub(crate) fn routes(shared: Arc<Shared>) -> Router {
         .route("/health", get(|| async { "OK" }))
         .route("/metrics", get(metrics))
         .fallback(|| async { ApiError::no_route() })
+        .method_not_allowed_fallback(|| async { ApiError::no_method() })
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
         .with_state(shared)
 }
@@ -124,7 +139,7 @@ impl Shared {
                 };
                 reader.send(endpoint, body).await
             }
-            Err(error) => Err(ApiError::invalid(error.body_text())),
+            Err(rejection) => Err(ApiError::body_rejected(&rejection)),
         };
         match sent {
             Ok(sent) => respond(sent, on_its_way).await,

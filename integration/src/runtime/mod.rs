@@ -21,7 +21,8 @@ use std::{
 
 use candle_core::{Result, Tensor, TensorId};
 use kv_core::{
-    CacheError, Geometry, HeadTable, Ledger, Needs, Observation, PoolUsage, SeqId, SequenceReport,
+    CacheError, ConfigError, Geometry, HeadTable, Ledger, Needs, Observation, PoolUsage, SeqId,
+    SequenceReport,
 };
 use kv_hook::{Full, KvRuntime, LayerCall, PoolSpec};
 use mistralrs_core::Response;
@@ -58,7 +59,7 @@ struct Opened {
     geometry: Geometry,
     /// What holds for every request that asks for nothing else.
     terms: Arc<Terms>,
-    /// What the policy needs, whatever the request.
+    /// What those need, and with it what is observed for every sequence.
     needs: Needs,
     layers: HashMap<TensorId, usize>,
     /// Pages of the pool.
@@ -77,6 +78,8 @@ struct State {
     open: HashMap<SeqId, Open>,
     ended: VecDeque<Ended>,
     counts: Counts,
+    /// The sequence that let go of a cache last; if it waits again next, it had to.
+    released: Option<SeqId>,
     /// Evictions of the engine's own warm-up.
     evicted_before: u64,
 }
@@ -283,6 +286,18 @@ impl Runtime {
     /// Keeps the sequences of one request under terms of its own. `client` is the channel that its answer will go to; call
     /// this before the request is sent, and drop what it returns when the answer is complete.
     ///
+    /// ```no_run
+    /// # fn main() -> anyhow::Result<()> {
+    /// # let runtime = mistralrs_kv::Runtime::new(mistralrs_kv::CacheConfig::new("keep-all"));
+    /// use mistralrs_kv::RequestCache;
+    ///
+    /// let (sender, answers) = tokio::sync::mpsc::channel(1_000);
+    /// let cache = RequestCache { budget: Some("128".parse()?), pin_prefix: Some(16) };
+    /// let terms = runtime.keep_request(&sender, &cache)?;
+    /// // Send the engine a request with `sender` in it, read `answers`, and drop `terms`.
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`StartError::Config`] if the policy refuses the budget or the pool could never promise it,
@@ -296,6 +311,18 @@ impl Runtime {
             return Err(StartError::Model("no engine has opened the pool".into()));
         };
         let terms = Terms::new(&self.config, &opened.geometry, request)?;
+        if !terms.is_served_by(&opened.terms) {
+            return Err(StartError::Config(ConfigError::Budget {
+                value: terms.budget.to_string(),
+                allowed: format!(
+                    "{}, as the engine was started: under that one {} observes {}, and this one needs {}",
+                    opened.terms.budget,
+                    self.config.policy,
+                    opened.needs.observation,
+                    terms.needs.observation
+                ),
+            }));
+        }
         open::check_room(&self.config.policy, &opened.geometry, &terms, opened.pages)?;
         Ok(self.clients.add(client, Arc::new(terms)))
     }
@@ -404,6 +431,7 @@ impl State {
         if report.cached_tokens == 0 {
             return; // promised room, but preempted before its prompt was read
         }
+        self.released = Some(report.seq);
         self.counts.overwrites += report.overwrites;
         if self.ended.len() == REPORTS_KEPT {
             self.ended.pop_front();
@@ -437,8 +465,15 @@ impl KvRuntime for Runtime {
             .downcast_ref::<Sender<Response>>()
             .and_then(|client| self.clients.find(client));
         if let (Some(opened), Some(state)) = (self.opened.get(), &mut *self.state.lock()) {
+            let seq = SeqId(seq);
+            if state.released == Some(seq) {
+                state.counts.preemptions += 1;
+                tracing::warn!(
+                    "sequence {seq} lost its cache to others and is read again from its text"
+                );
+            }
             let terms = own.unwrap_or_else(|| opened.terms.clone());
-            state.queue.insert(SeqId(seq), terms);
+            state.queue.insert(seq, terms);
         }
     }
 
@@ -464,12 +499,6 @@ impl KvRuntime for Runtime {
         };
         match promised {
             Ok(()) => {
-                if is_new && state.ended.iter().any(|ended| ended.report.seq == seq) {
-                    state.counts.preemptions += 1;
-                    tracing::warn!(
-                        "sequence {seq} lost its cache to others and is read again from its text"
-                    );
-                }
                 state.counts.peak_sequences = state
                     .counts
                     .peak_sequences
@@ -495,7 +524,7 @@ impl KvRuntime for Runtime {
         let wanted = terms.pages(&opened.geometry, tokens, self.config.tail_of(tokens));
         (wanted > opened.pages).then(|| {
             format!(
-                "a prompt of {tokens} tokens needs {wanted} pages under the policy {} and the budget {}, but the KV-cache pool \
+                "a text of {tokens} tokens needs {wanted} pages under the policy {} and the budget {}, but the KV-cache pool \
                  has {}; make the pool larger (`--pa-context-len`, `--pa-memory-mb`) or the budget smaller",
                 self.config.policy, terms.budget, opened.pages,
             )

@@ -74,6 +74,7 @@ impl Runtime {
             open: HashMap::new(),
             ended: VecDeque::new(),
             counts: Counts::default(),
+            released: None,
             evicted_before: 0,
         });
         Ok(caches)

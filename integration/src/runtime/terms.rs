@@ -4,7 +4,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use kv_core::{Budget, ConfigError, Demand, Geometry, Needs, Pins, Policy, granted};
+use kv_core::{Budget, ConfigError, Demand, Geometry, Needs, Observation, Pins, Policy, granted};
 use mistralrs_core::Response;
 use parking_lot::Mutex;
 use tokio::sync::mpsc::{Sender, WeakSender};
@@ -48,6 +48,15 @@ impl Terms {
             budget,
             pins: Pins::new(std::iter::once(0..pinned)),
         })
+    }
+
+    /// Whether an engine that observes what `other` needs observes enough for it, too: what is observed is the same for
+    /// all sequences of an engine, but a budget that keeps everything may need nothing.
+    pub(super) fn is_served_by(&self, other: &Self) -> bool {
+        let (mine, theirs) = (&self.needs, &other.needs);
+        let observes = mine.observation == Observation::None
+            || (mine.observation, mine.reduction) == (theirs.observation, theirs.reduction);
+        observes && (mine.cadence, mine.positions) == (theirs.cadence, theirs.positions)
     }
 
     /// Tokens per KV head for a prompt of `prompt` tokens.

@@ -118,7 +118,7 @@ impl Adoption<'_> {
         app.paste(&[paste.dependency(), paste.patch()])?;
         let reused = reuse::align(self.workspace, &mut app)?;
         println!(
-            "adoption: building the app; the first time compiles the engine once more, 5 to 15 minutes on 2 cores"
+            "adoption: building the app; the first time compiles the engine once more, about 5 minutes on 2 cores"
         );
         process::run(&mut self.build(&app))?;
         self.runs()?;
@@ -191,9 +191,9 @@ impl Adoption<'_> {
         let mut app = App::copy(self.workspace, &self.scratch.join("forgotten"))?;
         app.paste(entries)?;
         let started = Instant::now();
-        // With a single job the guard could wait behind the engine.
+        // With a single job the guard could wait behind the engine. All that is needed has been downloaded by now.
         refused(
-            self.build(&app).args(["--jobs", "2"]),
+            self.build(&app).args(["--jobs", "2", "--offline"]),
             &[GUARD, "cargo xtask vendor --into", "[patch.crates-io]"],
         )?;
         println!(

@@ -6,6 +6,7 @@ import asyncio
 import json
 import random
 import sys
+import time
 
 import openai
 
@@ -85,6 +86,8 @@ def mistakes(client):
         "pin_nothing": refusal(body(pin="system")),
         "pin_completion": refusal(lambda: client.completions.create(model=MODEL, prompt="x", extra_body={"kv_cache": {"pin": "system"}})),
         "media": refusal(lambda: client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": picture}])),
+        "search": refusal(lambda: chat(client, "Hello", max_tokens=4, extra_body={"web_search_options": {}})),
+        "several": refusal(lambda: list(chat(client, "Hello", max_tokens=4, n=2, stream=True))),
         "path": refusal(lambda: client.embeddings.create(model=MODEL, input="x", encoding_format="float")),
     }
 
@@ -96,6 +99,26 @@ def hopeless(client):
         "whole": refusal(lambda: chat(client, long, max_tokens=4)),
         "streamed": refusal(lambda: streamed(chat(client, long, max_tokens=4, stream=True))),
     }
+
+
+def hasty(client):
+    """Clients that leave while their system prompt is tokenized, while they wait, and in their last forward pass."""
+    rng = random.Random(0)
+    left = 0
+    for number in range(24):
+        patience = rng.choice([0.01, 0.05, 0.2, 0.5])
+        text = f"{number}: " + "Say what the sea is like today. " * 12
+        try:
+            chat(client.with_options(timeout=patience), text, system=SYSTEM, max_tokens=1)
+        except openai.APITimeoutError:
+            left += 1
+    question = "Name three things that can be seen from a lighthouse at night."
+
+    def answer(**kv_cache):
+        made = chat(client, question, system=SYSTEM, max_tokens=24, extra_body={"kv_cache": kv_cache})
+        return made.choices[0].message.content
+
+    return {"left": left, "silent": answer(), "pinned": answer(pin="system"), "unpinned": answer(pin=0)}
 
 
 def jobs(seed):
@@ -145,7 +168,9 @@ async def load(url, seed):
     """Every job alone, then all together with some clients leaving."""
     client = openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0, timeout=900)
     made = jobs(seed)
+    begun = time.monotonic()
     alone = [await one(client, job, False) for job in made]
+    between = time.monotonic()
     together = await asyncio.gather(*(one(client, job, job["leaves"]) for job in made))
     differ = [
         {"job": number, "alone": want, "together": got}
@@ -153,6 +178,8 @@ async def load(url, seed):
         if not job["leaves"] and got != want
     ]
     return {
+        "seconds_alone": between - begun,
+        "seconds_together": time.monotonic() - between,
         "stayed": sum(not job["leaves"] for job in made),
         "left": sum(job["leaves"] for job in made),
         "lengths": len({len(job["text"].split()) for job in made}),
@@ -169,7 +196,7 @@ def main():
     elif task == "long":
         found = {"text": chat(client, "Tell me everything about the sea.", max_tokens=int(sys.argv[3])).choices[0].message.content}
     else:
-        found = {"talk": talk, "mistakes": mistakes, "hopeless": hopeless}[task](client)
+        found = {"talk": talk, "mistakes": mistakes, "hopeless": hopeless, "hasty": hasty}[task](client)
     json.dump(found, sys.stdout)
 
 
