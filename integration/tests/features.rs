@@ -1,8 +1,8 @@
 //! What must hold of every build, whichever policies it was asked for.
 mod common;
 
-use common::{compressed, engine, start, tiny};
-use mistralrs_kv::{Prompt, Request, policies};
+use common::{compressed, engine, holds_less, start, tiny};
+use mistralrs_kv::{Prompt, policies};
 
 /// Every policy that has a feature, and whether this build has it.
 const FEATURES: [(&str, bool); 7] = [
@@ -34,24 +34,6 @@ async fn every_policy_of_a_build_runs_in_the_engine() {
     for name in policies().names().filter(|name| *name != "keep-all") {
         let cache = compressed(name);
         let engine = start(engine(model.clone(), Some(cache))).await;
-        let request = Request::greedy(Prompt::Tokens(prompt.clone()), 30);
-        let answer = engine.generate(request).await;
-        let answer = answer.unwrap_or_else(|e| panic!("{name} answers: {e:#}"));
-        let report = engine.report(answer.text).expect("a report");
-        let report = report.expect("a policy is configured");
-        assert_eq!(report.generated_tokens, 30, "{name}");
-        assert!(
-            report.pages_held_peak < report.pages_full,
-            "{name} holds {} of {} pages",
-            report.pages_held_peak,
-            report.pages_full
-        );
-        let pool = engine
-            .runtime()
-            .expect("a policy")
-            .stats()
-            .expect("open")
-            .pool;
-        assert_eq!((pool.held, pool.promised), (0, 0), "{name}");
+        holds_less(&engine, Prompt::Tokens(prompt.clone()), name).await;
     }
 }

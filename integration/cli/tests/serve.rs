@@ -7,7 +7,7 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
     path::{Path, PathBuf},
-    process::{Child, ChildStdout, Command, Stdio},
+    process::{Child, ChildStdout, Command, Output, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -64,17 +64,22 @@ impl Server {
         }
     }
 
-    /// What the client's script prints.
-    fn ask(&self, task: &[&str]) -> Value {
+    /// Runs the client's script.
+    fn client(&self, task: &[&str]) -> Output {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/serve/client.py");
-        let output = Command::new("python3")
+        Command::new("python3")
             .arg(script)
             .arg(task[0])
             .arg(format!("http://{}/v1", self.address))
             .args(&task[1..])
             .env("PYTHONPATH", client())
             .output()
-            .expect("python3 starts");
+            .expect("python3 starts")
+    }
+
+    /// What the client's script prints.
+    fn ask(&self, task: &[&str]) -> Value {
+        let output = self.client(task);
         assert!(
             output.status.success(),
             "the client: {}",
@@ -140,8 +145,13 @@ impl Server {
     }
 
     /// Asks it to stop; its exit code and what it said at the end.
-    fn stop(mut self) -> (Option<i32>, String) {
+    fn stop(self) -> (Option<i32>, String) {
         self.signal("TERM");
+        self.ended()
+    }
+
+    /// Waits for its end; its exit code and what it said.
+    fn ended(mut self) -> (Option<i32>, String) {
         let code = self.child.wait().expect("ends").code();
         let mut said = String::new();
         self.out.read_to_string(&mut said).expect("reads");
@@ -315,10 +325,8 @@ fn it_finishes_what_it_has_when_it_is_told_to_stop() {
         answer.join().expect("the client gets its answer")
     });
     assert!(text(&answer, "text").len() > 200, "{answer}");
-    let mut server = server;
-    assert_eq!(server.child.wait().expect("ends").code(), Some(0));
-    let mut said = String::new();
-    server.out.read_to_string(&mut said).expect("reads");
+    let (code, said) = server.ended();
+    assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("stopped: 0 requests cut off, 0 of"), "{said}");
 }
 
@@ -326,24 +334,13 @@ fn it_finishes_what_it_has_when_it_is_told_to_stop() {
 fn it_cuts_off_what_takes_longer_than_its_grace() {
     let server = Server::start(&smollm(), "--policy h2o --budget 64 --grace 1 --ignore-eos");
     thread::scope(|scope| {
-        let asks = scope.spawn(|| {
-            let url = format!("http://{}/v1", server.address);
-            let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/serve/client.py");
-            let client = Command::new("python3")
-                .arg(script)
-                .args(["long", &url, "8000"].map(String::from))
-                .env("PYTHONPATH", client())
-                .output();
-            client.expect("python3 starts").status.success()
-        });
+        let asks = scope.spawn(|| server.client(&["long", "8000"]).status.success());
         server.wait_for("mistralrs_sequences_running", 1.0);
         server.signal("INT");
         assert!(!asks.join().expect("ends"), "the client is cut off");
     });
-    let mut server = server;
-    assert_eq!(server.child.wait().expect("ends").code(), Some(0));
-    let mut said = String::new();
-    server.out.read_to_string(&mut said).expect("reads");
+    let (code, said) = server.ended();
+    assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("stopped: 1 requests cut off, 0 of"), "{said}");
 }
 

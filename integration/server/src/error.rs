@@ -8,8 +8,7 @@ use axum::{
 use serde_json::{Value, json};
 
 /// An error for a client.
-#[derive(Debug, thiserror::Error)]
-#[error("{message}")]
+#[derive(Debug)]
 pub(crate) struct ApiError {
     status: StatusCode,
     message: String,
@@ -17,78 +16,62 @@ pub(crate) struct ApiError {
 }
 
 impl ApiError {
+    fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        Self {
+            status,
+            message: message.into(),
+            param: None,
+        }
+    }
+
     /// The client's mistake, in a field of its request.
     pub(crate) fn in_field(param: &'static str, message: impl Into<String>) -> Self {
         Self {
-            status: StatusCode::BAD_REQUEST,
-            message: message.into(),
             param: Some(param),
+            ..Self::invalid(message)
         }
     }
 
     /// The client's mistake.
     pub(crate) fn invalid(message: impl Into<String>) -> Self {
-        Self {
-            status: StatusCode::BAD_REQUEST,
-            message: message.into(),
-            param: None,
-        }
+        Self::new(StatusCode::BAD_REQUEST, message)
     }
 
     /// The body cannot be read.
     pub(crate) fn body_rejected(rejection: &JsonRejection) -> Self {
-        Self {
-            status: rejection.status(),
-            message: rejection.body_text(),
-            param: None,
-        }
+        Self::new(rejection.status(), rejection.body_text())
     }
 
     /// The server's.
     pub(crate) fn internal(message: impl Into<String>) -> Self {
-        Self {
-            status: StatusCode::INTERNAL_SERVER_ERROR,
-            message: message.into(),
-            param: None,
-        }
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, message)
     }
 
     /// The server ends before the answer does.
     pub(crate) fn stopping() -> Self {
-        Self {
-            status: StatusCode::SERVICE_UNAVAILABLE,
-            message: "the server is stopping; the answer was cut off".into(),
-            param: None,
-        }
+        let message = "the server is stopping; the answer was cut off";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, message)
     }
 
     /// The model asked for is not here.
     pub(crate) fn no_model(message: impl Into<String>) -> Self {
         Self {
-            status: StatusCode::NOT_FOUND,
-            message: message.into(),
             param: Some("model"),
+            ..Self::new(StatusCode::NOT_FOUND, message)
         }
     }
 
     /// There is no such path.
     pub(crate) fn no_route() -> Self {
-        Self {
-            status: StatusCode::NOT_FOUND,
-            message: "there is no such path; this server has /v1/chat/completions, /v1/completions, /v1/models, /health and \
-                      /metrics"
-                .into(),
-            param: None,
-        }
+        let message = "there is no such path; this server has /v1/chat/completions, /v1/completions, /v1/models, /health \
+                       and /metrics";
+        Self::new(StatusCode::NOT_FOUND, message)
     }
 
     /// The path is there, for another method.
     pub(crate) fn no_method() -> Self {
-        Self {
-            status: StatusCode::METHOD_NOT_ALLOWED,
-            message: "texts are asked for by POST, everything else by GET".into(),
-            param: None,
-        }
+        let message = "texts are asked for by POST, everything else by GET";
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, message)
     }
 
     pub(crate) const fn status(&self) -> StatusCode {

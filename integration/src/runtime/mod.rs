@@ -310,7 +310,9 @@ impl Runtime {
         let Some(opened) = self.opened.get() else {
             return Err(StartError::Model("no engine has opened the pool".into()));
         };
-        let terms = Terms::new(&self.config, &opened.geometry, request)?;
+        let terms = opened
+            .terms
+            .for_request(&self.config, &opened.geometry, request)?;
         if !terms.is_served_by(&opened.terms) {
             return Err(StartError::Config(ConfigError::Budget {
                 value: terms.budget.to_string(),

@@ -11,11 +11,7 @@ use kv_core::{
 };
 use kv_hook::{LayerSpec, PoolSpec};
 
-use super::{
-    Counts, Opened, Runtime, State,
-    machine::Memory,
-    terms::{RequestCache, Terms},
-};
+use super::{Counts, Opened, Runtime, State, machine::Memory, terms::Terms};
 use crate::StartError;
 
 impl Runtime {
@@ -24,7 +20,7 @@ impl Runtime {
         let (geometry, dtype) = geometry(spec)?;
         let place = self.machine.place(spec)?;
         let config = &self.config;
-        let terms = Terms::new(config, &geometry, &RequestCache::default())?;
+        let terms = Terms::new(config, &geometry)?;
         let needs = terms.needs;
         check_needs(&config.policy, &needs)?;
         let pages = spec.blocks * geometry.heads();

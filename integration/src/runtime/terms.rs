@@ -23,30 +23,54 @@ pub struct RequestCache {
 /// A policy bound to a model and a budget, and what it must never evict.
 #[derive(Debug)]
 pub(crate) struct Terms {
-    pub(super) policy: Box<dyn Policy>,
+    pub(super) policy: Arc<dyn Policy>,
     pub(super) needs: Needs,
     pub(crate) budget: Budget,
     pub(super) pins: Pins,
 }
 
 impl Terms {
-    /// The configuration's policy under what a request asks for.
-    pub(super) fn new(
+    /// What the configuration says.
+    pub(super) fn new(config: &CacheConfig, geometry: &Geometry) -> Result<Self, ConfigError> {
+        Self::bind(config, geometry, config.budget)
+    }
+
+    /// The same where a request asks for nothing else; the policy is bound anew only for another budget.
+    pub(super) fn for_request(
+        &self,
         config: &CacheConfig,
         geometry: &Geometry,
         request: &RequestCache,
     ) -> Result<Self, ConfigError> {
-        let budget = request.budget.unwrap_or(config.budget);
+        let mut own = match request.budget {
+            Some(budget) => Self::bind(config, geometry, budget)?,
+            None => Self {
+                policy: self.policy.clone(),
+                needs: self.needs,
+                budget: self.budget,
+                pins: self.pins.clone(),
+            },
+        };
+        if let Some(tokens) = request.pin_prefix {
+            own.pins = prefix(config.pin_prefix.max(tokens));
+        }
+        Ok(own)
+    }
+
+    fn bind(
+        config: &CacheConfig,
+        geometry: &Geometry,
+        budget: Budget,
+    ) -> Result<Self, ConfigError> {
         let fields = config.fields.clone();
         let policy = config
             .registry
             .build(&config.policy, fields, geometry, budget)?;
-        let pinned = config.pin_prefix.max(request.pin_prefix.unwrap_or(0));
         Ok(Self {
             needs: policy.needs(),
-            policy,
+            policy: Arc::from(policy),
             budget,
-            pins: Pins::new(std::iter::once(0..pinned)),
+            pins: prefix(config.pin_prefix),
         })
     }
 
@@ -96,6 +120,11 @@ impl Terms {
         let pinned = demand.pinned(geometry, tokens, &self.pins);
         demand.pages(geometry, tokens, pinned)
     }
+}
+
+/// The first `tokens` tokens.
+fn prefix(tokens: u32) -> Pins {
+    Pins::new(std::iter::once(0..tokens))
 }
 
 /// The terms of requests that have some of their own, by the channel that their answer goes to: the engine has no field

@@ -8,7 +8,7 @@ pub(crate) mod tiny;
 use std::path::{Path, PathBuf};
 
 use kv_core::Budget;
-use mistralrs_kv::{Answer, CacheConfig, Engine, EngineConfig, Prompt, Trace};
+use mistralrs_kv::{Answer, CacheConfig, Engine, EngineConfig, Prompt, Report, Request, Trace};
 
 /// Which of the prepared models.
 #[derive(Debug, Clone, Copy)]
@@ -55,6 +55,25 @@ pub(crate) fn compressed(policy: &str) -> CacheConfig {
         "duo-attention" => config.set("sinks", 4).set("recent", 28),
         _ => config.budget(Budget::Tokens(64)),
     }
+}
+
+/// Answers with 30 tokens, and holds that less than everything was held and that all of it came back.
+pub(crate) async fn holds_less(engine: &Engine, prompt: Prompt, what: &str) -> Report {
+    let answer = engine.generate(Request::greedy(prompt, 30)).await;
+    let answer = answer.unwrap_or_else(|e| panic!("{what} answers: {e:#}"));
+    let report = engine.report(answer.text).expect("a report");
+    let report = report.expect("a policy is configured");
+    assert_eq!(report.generated_tokens, 30, "{what}");
+    assert!(
+        report.pages_held_peak < report.pages_full,
+        "{what} holds {} of {} pages",
+        report.pages_held_peak,
+        report.pages_full
+    );
+    let stats = engine.runtime().expect("a policy").stats();
+    let pool = stats.expect("open").pool;
+    assert_eq!((pool.held, pool.promised), (0, 0), "{what}");
+    report
 }
 
 /// A fresh seed that the failure message prints; `HEADROOM_SEED` repeats a run.
