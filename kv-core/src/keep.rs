@@ -83,7 +83,7 @@ impl Pins {
 
 /// One thing that a plan says. A backend that carries plans out on its device keeps what all verbs of a plan keep, and
 /// the newest token and the pins.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Verb {
     /// [`KeepPlan::window`].
     Window {
@@ -98,6 +98,17 @@ pub enum Verb {
     Top {
         /// The head.
         head: usize,
+        /// Highest scores kept outside the window.
+        count: usize,
+        /// Newest tokens kept.
+        recent: usize,
+    },
+    /// [`KeepPlan::top_by`].
+    TopBy {
+        /// The head.
+        head: usize,
+        /// A score for each slot, `[T]`, higher keeps.
+        scores: Vec<f32>,
         /// Highest scores kept outside the window.
         count: usize,
         /// Newest tokens kept.
@@ -122,10 +133,16 @@ pub enum Verb {
 }
 
 impl Verb {
-    /// Whether it ranks by scores.
+    /// Whether it ranks by what was observed.
     #[must_use]
     pub const fn reads_scores(&self) -> bool {
         matches!(self, Self::Top { .. } | Self::TopAcrossHeads { .. })
+    }
+
+    /// Whether it brings scores of its own.
+    #[must_use]
+    pub const fn brings_scores(&self) -> bool {
+        matches!(self, Self::TopBy { .. })
     }
 }
 
@@ -206,6 +223,22 @@ impl KeepPlan {
         });
     }
 
+    /// As [`KeepPlan::top`], by scores that the plan brings itself, one for each slot, `[T]`. They stay with their slots, in place
+    /// of what was observed.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such head.
+    pub fn top_by(&mut self, head: usize, scores: Vec<f32>, count: usize, recent: usize) {
+        self.check(head);
+        self.verbs.push(Verb::TopBy {
+            head,
+            scores,
+            count,
+            recent,
+        });
+    }
+
     /// Keeps the `recent` newest tokens of every head, then the `floor_per_head` best others of each, then the best of
     /// what is left in all heads, until `total` tokens of the layer are kept.
     pub fn top_across_heads(&mut self, total: usize, floor_per_head: usize, recent: usize) {
@@ -251,7 +284,8 @@ impl KeepPlan {
     ///
     /// # Panics
     ///
-    /// If the view has another number of heads, or if a verb reads scores that the policy did not ask for.
+    /// If the view has another number of heads, if a verb reads scores that the policy did not ask for, or if a plan brings
+    /// another number of scores than there are slots.
     #[must_use]
     pub fn resolve(&self, view: &LayerView<'_>, pins: &Pins) -> Kept {
         let masks = self.masks(view);
@@ -260,10 +294,13 @@ impl KeepPlan {
             .enumerate()
             .map(|(head, mask)| survivors(view, head, mask, pins))
             .collect();
-        let scores = view.is_observed().then(|| {
+        let is_scored = view.is_observed() || self.verbs.iter().any(Verb::brings_scores);
+        let scores = is_scored.then(|| {
             let of = |(head, slots): (usize, &Vec<u32>)| {
-                let row = view.scores(head);
-                slots.iter().map(|&slot| row[slot as usize]).collect()
+                let row = self.brought(head);
+                let row = row.or_else(|| view.is_observed().then(|| view.scores(head)));
+                let score = |&slot: &u32| row.map_or(0.0, |row| row[slot as usize]);
+                slots.iter().map(score).collect()
             };
             slots.iter().enumerate().map(of).collect()
         });
@@ -304,6 +341,16 @@ impl KeepPlan {
                 .iter()
                 .find(|&&slot| slot as usize >= view.len(*head))
                 .map(|&slot| (*head, slot))
+        })
+    }
+
+    /// The scores that the plan itself brings for a head.
+    fn brought(&self, head: usize) -> Option<&[f32]> {
+        self.verbs.iter().rev().find_map(|verb| match verb {
+            Verb::TopBy {
+                head: of, scores, ..
+            } if *of == head => Some(scores.as_slice()),
+            _ => None,
         })
     }
 
@@ -352,8 +399,23 @@ impl Verb {
                 count,
                 recent,
             } => {
-                let mask = Candidates::of(view, *head, *recent).best(*count, view.len(*head));
+                let all = view.scores(*head);
+                let mask = Candidates::of(view, *head, all, *recent).best(*count, view.len(*head));
                 intersect(&mut masks[*head], &mask);
+            }
+            Self::TopBy {
+                head,
+                scores,
+                count,
+                recent,
+            } => {
+                assert_eq!(
+                    scores.len(),
+                    view.len(*head),
+                    "one score for each slot of head {head}"
+                );
+                let mask = Candidates::of(view, *head, scores, *recent);
+                intersect(&mut masks[*head], &mask.best(*count, view.len(*head)));
             }
             Self::TopAcrossHeads {
                 total,
@@ -395,10 +457,9 @@ struct Candidates {
 }
 
 impl Candidates {
-    fn of(view: &LayerView<'_>, head: usize, recent: usize) -> Self {
+    fn of(view: &LayerView<'_>, head: usize, all: &[f32], recent: usize) -> Self {
         let mut slots = view.by_age(head);
         let window = slots.split_off(slots.len().saturating_sub(recent));
-        let all = view.scores(head);
         let scores = slots.iter().map(|&slot| all[slot as usize]).collect();
         Self {
             slots,
@@ -422,7 +483,7 @@ impl Candidates {
 
 fn across_heads(view: &LayerView<'_>, total: usize, floor: usize, recent: usize) -> Vec<Vec<bool>> {
     let heads: Vec<Candidates> = (0..view.heads())
-        .map(|head| Candidates::of(view, head, recent))
+        .map(|head| Candidates::of(view, head, view.scores(head), recent))
         .collect();
     let scores: Vec<&[f32]> = heads.iter().map(|head| head.scores.as_slice()).collect();
     let windows: usize = heads.iter().map(|head| head.window.len()).sum();

@@ -2,8 +2,8 @@
 use std::collections::HashMap;
 
 use crate::{
-    CacheError, Demand, Geometry, HeadTable, Kept, Page, PageId, PagePool, Pins, Place, Position,
-    Reservation, SeqId, Slot, Target,
+    CacheError, Demand, Geometry, HeadTable, Kept, Needs, Observation, Page, PageId, PagePool,
+    Pins, Place, Position, Reservation, SeqId, Slot, Target,
 };
 
 /// Where a token is written.
@@ -431,6 +431,50 @@ impl Ledger {
         Ok(sequence.heads[index].scores_mut())
     }
 
+    /// Enters what a decode step saw of a layer, the rows of its heads one after the other, by slot: as the latest observation
+    /// they take the place of the scores, else they are added. Where the heads share one score they hold the same
+    /// tokens in the same slots, and each is given the mean of the rows.
+    ///
+    /// # Errors
+    ///
+    /// [`CacheError::UnknownSequence`].
+    ///
+    /// # Panics
+    ///
+    /// If the model has no such layer, if there are not as many numbers as the heads hold tokens, or if heads that share one score
+    /// differ in length.
+    pub fn note_rows(
+        &mut self,
+        seq: SeqId,
+        layer: usize,
+        needs: &Needs,
+        rows: &[f32],
+    ) -> Result<(), CacheError> {
+        let first = self.geometry.head_index(layer, 0);
+        let heads = first..first + self.geometry.kv_heads;
+        let sequence = self
+            .sequences
+            .get_mut(&seq)
+            .ok_or(CacheError::UnknownSequence(seq))?;
+        let tables = &mut sequence.heads[heads];
+        let held: usize = tables.iter().map(HeadTable::len).sum();
+        assert_eq!(rows.len(), held, "a number for each token held");
+        let shared = needs.reduction.shared.then(|| mean_row(rows, tables));
+        let mut rest = rows;
+        for table in tables {
+            let row;
+            (row, rest) = rest.split_at(table.len());
+            let row = shared.as_deref().unwrap_or(row);
+            for (score, &seen) in table.scores_mut().iter_mut().zip(row) {
+                *score = match needs.observation {
+                    Observation::Latest => seen,
+                    _ => *score + seen,
+                };
+            }
+        }
+        Ok(())
+    }
+
     /// What a sequence holds now.
     ///
     /// # Errors
@@ -466,6 +510,26 @@ impl Ledger {
             self.release(seq);
         }
     }
+}
+
+/// The mean over heads that hold the same tokens in the same slots.
+fn mean_row(rows: &[f32], tables: &[HeadTable]) -> Vec<f32> {
+    let tokens = tables.first().map_or(0, HeadTable::len);
+    assert!(
+        tables.iter().all(|table| table.len() == tokens),
+        "heads that share one score hold equally many tokens"
+    );
+    let heads = tables.len();
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_precision_loss,
+        reason = "a mean of a few heads, rounded once"
+    )]
+    let mean = |token: usize| {
+        let column = rows.iter().skip(token).step_by(tokens.max(1));
+        (column.map(|&seen| f64::from(seen)).sum::<f64>() / heads as f64) as f32
+    };
+    (0..tokens).map(mean).collect()
 }
 
 fn address(table: &HeadTable, slot: Slot) -> Address {

@@ -41,9 +41,11 @@ mod keep;
 mod keep_all;
 mod layers;
 mod ledger;
+mod over;
 mod policy;
 mod pool;
 mod profile;
+mod prompt;
 mod registry;
 mod score;
 mod select;
@@ -60,12 +62,14 @@ pub use keep::{Growth, KeepPlan, Kept, Pins, Verb};
 pub use keep_all::{KeepAll, KeepAllConfig};
 pub use layers::{LayerShares, Pyramid, PyramidRounding};
 pub use ledger::{Address, Ledger, Sequence, SequenceReport};
+pub use over::Over;
 pub use policy::{
     Cadence, Needs, Observation, Policy, PolicyConfig, Pool, Positions, Reduce, Reduction,
-    ReductionOrder,
+    ReductionOrder, Scorer,
 };
 pub use pool::{Full, OwnedPage, PagePool, PoolUsage, Reservation, SharedPage};
 pub use profile::ProfileFile;
+pub use prompt::{PromptRows, Reads, Rotation, TokenClass};
 pub use registry::Registry;
 pub use schemars;
 pub use score::{Pooling, ScoreKind, WindowedScore};

@@ -4,7 +4,7 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{Budget, ConfigError, Geometry, KeepPlan, LayerView, Room};
+use crate::{Budget, ConfigError, Geometry, KeepPlan, LayerView, Reads, Registry, Room};
 
 /// Chooses which tokens the heads of a layer keep.
 ///
@@ -26,8 +26,21 @@ pub trait Policy: fmt::Debug + Send + Sync {
         None
     }
 
+    /// What the method ranks a prompt's tokens by, for methods over this one ([`Over`](crate::Over)). Without a body: it does
+    /// not rank.
+    fn scorer(&self) -> Option<&dyn Scorer> {
+        None
+    }
+
     /// Says what stays of one layer of one sequence. `keep` starts as "everything" and can only be narrowed.
     fn plan(&self, view: &LayerView<'_>, keep: &mut KeepPlan);
+}
+
+/// Ranks the tokens of a prompt: the part of a policy that methods over it use.
+pub trait Scorer: fmt::Debug + Send + Sync {
+    /// A score for every token of the prompt in every head, `[H][n]`, higher keeps; positive infinity for a token that the
+    /// method never drops. Reads of the view what the policy's [`Needs`] name.
+    fn scores(&self, view: &LayerView<'_>) -> Vec<Vec<f32>>;
 }
 
 /// A policy's configuration, as a user writes it. Derive the serde traits with `#[serde(deny_unknown_fields, default)]`, and
@@ -50,6 +63,22 @@ pub trait PolicyConfig: Default + Serialize + DeserializeOwned + JsonSchema {
     ///
     /// [`ConfigError::OutOfRange`], which names the field, its value and what is allowed.
     fn bind(self, geometry: &Geometry, budget: Budget) -> Result<Self::Policy, ConfigError>;
+
+    /// As [`PolicyConfig::bind`], for a method over another that the configuration names: [`Over`](crate::Over) finds it in
+    /// `registry`.
+    ///
+    /// # Errors
+    ///
+    /// As [`PolicyConfig::bind`], and those of the other method.
+    fn bind_in(
+        self,
+        registry: &Registry,
+        geometry: &Geometry,
+        budget: Budget,
+    ) -> Result<Self::Policy, ConfigError> {
+        let _ = registry;
+        self.bind(geometry, budget)
+    }
 }
 
 /// What a policy asks of its host. An observation that is not named here costs nothing, and reading it is a panic.
@@ -59,6 +88,8 @@ pub struct Needs {
     pub observation: Observation,
     /// How observed attention is brought to one number per slot.
     pub reduction: Reduction,
+    /// What of the prompt the plan reads itself.
+    pub reads: Reads,
     /// Whether what is generated comes on top of [`Policy::room`]: the method chooses among the prompt's tokens and keeps
     /// all that follow.
     pub appends: bool,
@@ -75,6 +106,7 @@ impl Needs {
     pub const NONE: Self = Self {
         observation: Observation::None,
         reduction: Reduction::MEAN,
+        reads: Reads::NONE,
         appends: false,
         cadence: Cadence::LayerPrefill,
         positions: Positions::Original,
@@ -98,12 +130,19 @@ pub enum Observation {
     Accumulated,
     /// The attention row of every decode step, added to the slots, after [`Observation::Accumulated`] on the prompt.
     Rows,
+    /// The attention row of the newest query, in place of the one before: of the prompt's last query, where the newest token
+    /// scores positive infinity, then of every decode step.
+    Latest,
     /// Euclidean norms of the keys, negated: a long key scores low.
     KeyNorms,
-    /// The keys themselves.
-    Keys,
-    /// The values themselves.
-    Values,
+}
+
+impl Observation {
+    /// Whether decode steps go on observing, so that scores change while the heads grow.
+    #[must_use]
+    pub const fn watches_decode(self) -> bool {
+        matches!(self, Self::Rows | Self::Latest)
+    }
 }
 
 impl fmt::Display for Observation {
@@ -115,9 +154,8 @@ impl fmt::Display for Observation {
             }
             Self::Accumulated => f.write_str("the attention accumulated over the prompt"),
             Self::Rows => f.write_str("the attention row of every decode step"),
+            Self::Latest => f.write_str("the attention row of the newest query"),
             Self::KeyNorms => f.write_str("key norms"),
-            Self::Keys => f.write_str("keys"),
-            Self::Values => f.write_str("values"),
         }
     }
 }
@@ -134,6 +172,8 @@ pub struct Reduction {
     pub pool: Pool,
     /// Whether the group or the pool comes first.
     pub order: ReductionOrder,
+    /// Whether the heads of a layer share one score, the mean over them, and so one choice of tokens.
+    pub shared: bool,
 }
 
 impl Reduction {
@@ -143,6 +183,7 @@ impl Reduction {
         group: Reduce::Mean,
         pool: Pool::None,
         order: ReductionOrder::GroupThenPool,
+        shared: false,
     };
 }
 

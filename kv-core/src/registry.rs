@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::{Budget, ConfigError, Description, Geometry, Policy, PolicyConfig};
 
-type Build = fn(Value, &Geometry, Budget) -> Result<Box<dyn Policy>, ConfigError>;
+type Build = fn(Value, &Registry, &Geometry, Budget) -> Result<Box<dyn Policy>, ConfigError>;
 
 struct Entry {
     name: &'static str,
@@ -70,7 +70,7 @@ impl Registry {
             })?;
         budget.check(geometry)?;
         check_fields(entry, &config)?;
-        (entry.build)(Value::Object(config), geometry, budget)
+        (entry.build)(Value::Object(config), self, geometry, budget)
     }
 }
 
@@ -116,6 +116,7 @@ fn blame<C: PolicyConfig>(config: &Value) -> Option<String> {
 
 fn build<C: PolicyConfig>(
     config: Value,
+    registry: &Registry,
     geometry: &Geometry,
     budget: Budget,
 ) -> Result<Box<dyn Policy>, ConfigError> {
@@ -124,5 +125,5 @@ fn build<C: PolicyConfig>(
             policy: C::NAME,
             reason: blame::<C>(&config).unwrap_or_else(|| error.to_string()),
         })?;
-    Ok(Box::new(config.bind(geometry, budget)?))
+    Ok(Box::new(config.bind_in(registry, geometry, budget)?))
 }

@@ -127,6 +127,7 @@ impl WindowedScore {
                 _ => Pool::None,
             },
             order: self.order,
+            shared: false,
         }
     }
 

@@ -1,7 +1,7 @@
 //! What a policy may read when it plans: one layer of one sequence.
 use std::fmt;
 
-use crate::{Observation, Position};
+use crate::{Observation, Position, PromptRows, Rotation, TokenClass};
 
 /// Scores that a host fetches from its device only if a policy reads them itself, instead of saying what to do with them.
 pub trait ScoreSource: fmt::Debug {
@@ -38,6 +38,7 @@ pub struct LayerView<'a> {
     heads: usize,
     positions: Option<&'a [&'a [Position]]>,
     scores: Option<(Observation, Scores<'a>)>,
+    rows: Option<&'a PromptRows<'a>>,
 }
 
 impl<'a> LayerView<'a> {
@@ -52,6 +53,7 @@ impl<'a> LayerView<'a> {
             heads,
             positions: None,
             scores: None,
+            rows: None,
         }
     }
 
@@ -72,6 +74,7 @@ impl<'a> LayerView<'a> {
             heads,
             positions: Some(positions),
             scores: None,
+            rows: None,
         }
     }
 
@@ -102,6 +105,13 @@ impl<'a> LayerView<'a> {
         source: &'a dyn ScoreSource,
     ) -> Self {
         self.scores = Some((observation, Scores::Source(source)));
+        self
+    }
+
+    /// The same view with what [`Needs::reads`](crate::Needs::reads) names of the prompt.
+    #[must_use]
+    pub const fn with_rows(mut self, rows: &'a PromptRows<'a>) -> Self {
+        self.rows = Some(rows);
         self
     }
 
@@ -181,4 +191,136 @@ impl<'a> LayerView<'a> {
             Scores::Source(source) => &source.rows()[head],
         }
     }
+
+    fn rows(&self) -> &'a PromptRows<'a> {
+        asked(self.rows, "parts of the prompt")
+    }
+
+    /// The first `n` rows of one head of `part`.
+    fn rows_of(&self, part: Option<&'a [f32]>, head: usize, width: usize, name: &str) -> &'a [f32] {
+        let first = head * self.rows().rows * width;
+        &asked(part, name)[first..first + self.prompt * width]
+    }
+
+    /// Dimension of a row, `D`.
+    ///
+    /// # Panics
+    ///
+    /// If the policy reads nothing of the prompt in its [`Needs`](crate::Needs). So do all that follow, each if the policy
+    /// does not read what it returns, or if there is no such head.
+    #[must_use]
+    pub fn head_dim(&self) -> usize {
+        self.rows().head_dim
+    }
+
+    /// Query heads per KV head, `G`: those of KV head `h` are `h * G .. (h + 1) * G`.
+    #[must_use]
+    pub fn group(&self) -> usize {
+        self.rows().group
+    }
+
+    /// Factor on the logits.
+    #[must_use]
+    pub fn scale(&self) -> f32 {
+        self.rows().scale
+    }
+
+    /// Queries of one query head of the prompt after `RoPE`, `[n, D]`.
+    #[must_use]
+    pub fn queries(&self, query_head: usize) -> &'a [f32] {
+        let rows = self.rows();
+        self.rows_of(rows.queries, query_head, rows.head_dim, "queries")
+    }
+
+    /// Keys of one head of the prompt after `RoPE`, `[n, D]`.
+    #[must_use]
+    pub fn keys(&self, head: usize) -> &'a [f32] {
+        let rows = self.rows();
+        self.rows_of(rows.keys, head, rows.head_dim, "keys")
+    }
+
+    /// Values of one head of the prompt, `[n, D]`.
+    #[must_use]
+    pub fn values(&self, head: usize) -> &'a [f32] {
+        let rows = self.rows();
+        self.rows_of(rows.values, head, rows.head_dim, "values")
+    }
+
+    /// What each value of a head weighs in the layer's output, `[n]`: the sum of the magnitudes of the value behind the
+    /// output projection, `|W_O v|_1`, as the mean over the `G` query heads that read it.
+    #[must_use]
+    pub fn output_norms(&self, head: usize) -> &'a [f32] {
+        self.rows_of(self.rows().output_norms, head, 1, "output norms")
+    }
+
+    /// How the model turns queries and keys.
+    #[must_use]
+    pub fn rotation(&self) -> &'a Rotation {
+        asked(self.rows().rotation, "rotations")
+    }
+
+    /// What kind of text each token of the prompt is, `[n]`.
+    #[must_use]
+    pub fn classes(&self) -> &'a [TokenClass] {
+        &asked(self.rows().classes, "token classes")[..self.prompt]
+    }
+
+    /// Attention of one query of the prompt to the keys up to its own, `[query + 1]`: softmax of the scaled products, with
+    /// the model's soft cap. Reads queries and keys.
+    #[must_use]
+    pub fn attention(&self, query_head: usize, query: usize) -> Vec<f32> {
+        let PromptRows {
+            head_dim,
+            group,
+            scale,
+            softcap,
+            ..
+        } = *self.rows();
+        let queries = self.queries(query_head);
+        let row = &queries[query * head_dim..(query + 1) * head_dim];
+        let keys = self.keys(query_head / group).chunks_exact(head_dim);
+        let logit = |key: &[f32]| {
+            let logit = dot(row, key) * scale;
+            softcap.map_or(logit, |cap| cap * (logit / cap).tanh())
+        };
+        let mut weights: Vec<f32> = keys.take(query + 1).map(logit).collect();
+        let highest = weights.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let mut total = 0.0_f64;
+        for weight in &mut weights {
+            *weight = (*weight - highest).exp();
+            total += f64::from(*weight);
+        }
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "a sum of weights, rounded once"
+        )]
+        let total = total as f32;
+        for weight in &mut weights {
+            *weight /= total;
+        }
+        weights
+    }
+}
+
+/// What a policy reads must be asked for.
+fn asked<T>(part: Option<T>, name: &str) -> T {
+    match part {
+        Some(part) => part,
+        None => panic!("{name} were read, but `needs()` does not name them in `Reads`"),
+    }
+}
+
+/// In eight lanes, so that the compiler can use the machine's vectors.
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    const LANES: usize = 8;
+    let mut lanes = [0.0_f32; LANES];
+    let (a_whole, a_rest) = a.as_chunks::<LANES>();
+    let (b_whole, b_rest) = b.as_chunks::<LANES>();
+    for (a, b) in a_whole.iter().zip(b_whole) {
+        for (lane, (a, b)) in lanes.iter_mut().zip(a.iter().zip(b)) {
+            *lane += a * b;
+        }
+    }
+    let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
+    lanes.iter().sum::<f32>() + rest
 }

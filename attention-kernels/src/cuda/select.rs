@@ -139,19 +139,20 @@ impl<D: Device> Program<D> {
                     recent,
                 } => [VERB_TOP, narrow(*head), narrow(*count), narrow(*recent)],
                 Verb::Slots { head, slots } => {
-                    let first = program.given.len();
-                    program.given.resize(first + n, 0);
-                    for &slot in slots {
-                        if let Some(byte) = program.given[first..].get_mut(slot as usize) {
-                            *byte = 1;
-                        }
-                    }
-                    [
-                        VERB_SLOTS,
-                        narrow(*head),
-                        number("slots of a plan", first)?,
-                        0,
-                    ]
+                    let slots = slots.iter().map(|&slot| slot as usize);
+                    program.slots(*head, slots, n)?
+                }
+                Verb::TopBy {
+                    head,
+                    scores,
+                    count,
+                    recent,
+                } => {
+                    // Its scores are on the host, and so is the choice.
+                    let (ranked, window) = scores.split_at(n - n.min(*recent));
+                    let window = ranked.len()..ranked.len() + window.len();
+                    let best = kv_core::top(ranked, *count).into_iter();
+                    program.slots(*head, best.chain(window), n)?
                 }
                 Verb::TopAcrossHeads {
                     total,
@@ -180,6 +181,28 @@ impl<D: Device> Program<D> {
             program.verbs.extend(words);
         }
         Ok(program)
+    }
+
+    /// Just these of a head's `n` slots.
+    fn slots(
+        &mut self,
+        head: usize,
+        slots: impl Iterator<Item = usize>,
+        n: usize,
+    ) -> Result<[u32; 4], CudaError> {
+        let first = self.given.len();
+        self.given.resize(first + n, 0);
+        for slot in slots {
+            if let Some(byte) = self.given[first..].get_mut(slot) {
+                *byte = 1;
+            }
+        }
+        Ok([
+            VERB_SLOTS,
+            narrow(head),
+            number("slots of a plan", first)?,
+            0,
+        ])
     }
 }
 

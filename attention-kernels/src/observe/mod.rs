@@ -42,6 +42,7 @@ pub use prompt::PromptArgs;
 /// |---|---|
 /// | [`Observation::None`] | none; the arguments are not looked at |
 /// | [`Observation::Window`] | [`observe_window`] |
+/// | [`Observation::Latest`] | [`observe_window`] of one query |
 /// | [`Observation::Accumulated`], [`Observation::Rows`] | [`observe_accumulated`] |
 /// | [`Observation::KeyNorms`] | [`key_norms`]; of the arguments it looks at the keys and their shape alone |
 ///
@@ -65,6 +66,9 @@ pub use prompt::PromptArgs;
 /// # Ok::<(), attention_kernels::KernelError>(())
 /// ```
 ///
+/// Where the heads share one score ([`Reduction::shared`]), each is given the mean over them; the single kernels leave that to
+/// this function.
+///
 /// # Errors
 ///
 /// [`KernelError::NotObserved`] for an observation that no kernel supplies, or else those of the kernel.
@@ -76,11 +80,30 @@ pub fn observe(
     let scores = match observation {
         Observation::None => return Ok(None),
         Observation::Window { queries } => observe_window(args, queries, reduction),
+        Observation::Latest => observe_window(args, 1, reduction),
         Observation::Accumulated | Observation::Rows => observe_accumulated(args, reduction),
         Observation::KeyNorms => key_norms(&KeyNormsArgs::from(args)),
         _ => Err(KernelError::NotObserved { observation }),
     };
-    scores.map(Some)
+    let mut scores = scores?;
+    if reduction.shared {
+        share(&mut scores, args.tokens);
+    }
+    Ok(Some(scores))
+}
+
+/// The mean over the heads in place of each head's scores, `[H, T]`.
+fn share(scores: &mut [f32], tokens: usize) {
+    let heads = scores.len() / tokens.max(1);
+    for token in 0..tokens {
+        let column = || (0..heads).map(|head| head * tokens + token);
+        let sum: f64 = column().map(|index| f64::from(scores[index])).sum();
+        #[expect(clippy::cast_possible_truncation, reason = "a mean, rounded once")]
+        let mean = (sum / heads as f64) as f32;
+        for index in column() {
+            scores[index] = mean;
+        }
+    }
 }
 
 /// Attention of the last `window` prompt queries to the tokens before them: `[H, n]`; a window of more queries than there are means
@@ -162,4 +185,42 @@ pub fn observe_accumulated(
     let mut out = vec![0.0; heads * args.tokens];
     reduce_heads(&columns, args.tokens, args, reduction, &mut out);
     Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_latest_row_is_a_window_of_one_query_and_heads_share_its_mean() {
+        let args = PromptArgs {
+            queries: &[0.0, 0.0, 1.0, 0.0, 0.0, 0.0],
+            keys: &[3.0_f32.ln(), 0.0, 4.0_f32.ln(), 1.0, 2.0, 3.0],
+            rows: 3,
+            tokens: 3,
+            group: 1,
+            head_dim: 1,
+            scale: 1.0,
+            softcap: None,
+        };
+        let alone = observe(Observation::Latest, Reduction::MEAN, &args).expect("sound");
+        let window = observe_window(&args, 1, Reduction::MEAN).expect("sound");
+        assert_eq!(alone, Some(window));
+        let reduction = Reduction {
+            shared: true,
+            ..Reduction::MEAN
+        };
+        let shared = observe(Observation::Latest, reduction, &args)
+            .expect("sound")
+            .expect("observed");
+        // 3/8 and 1/3; 1/8 and 1/3.
+        let expected = [17.0 / 48.0, 11.0 / 48.0, f32::INFINITY];
+        for (index, seen) in shared.iter().enumerate() {
+            let expected = expected[index % 3];
+            assert!(
+                seen == &expected || (seen - expected).abs() < 1e-6,
+                "{shared:?}"
+            );
+        }
+    }
 }

@@ -17,6 +17,7 @@ const SUMS: Reduction = Reduction {
     group: Reduce::Sum,
     pool: Pool::None,
     order: ReductionOrder::GroupThenPool,
+    shared: false,
 };
 
 fn shape(tokens: usize, reduction: Reduction) -> Shape {
@@ -82,6 +83,7 @@ fn any_reduction_follows_the_oracle() {
                     group,
                     pool,
                     order,
+                    shared: false,
                 };
                 prompt.shape.reduction = reduction;
                 let errors = errors_of(&prompt);

@@ -2,9 +2,9 @@
 
 use attention_kernels::{
     AttendArgs, HeadSlots, KernelError, KeyNormsArgs, KvDtype, PageLayout, PageStore, PromptArgs,
-    attend_observed, attend_observed_into, key_norms, observe, observe_accumulated, observe_window,
+    attend_observed, attend_observed_into, key_norms, observe_accumulated, observe_window,
 };
-use kv_core::{Observation, Pool, Reduce, Reduction};
+use kv_core::{Pool, Reduce, Reduction};
 
 use crate::errors::assert_says;
 
@@ -143,18 +143,6 @@ fn window_out_of_range() {
     let error = observe_window(&SOUND, 0, Reduction::MEAN).expect_err("an empty window");
     assert_eq!(error, KernelError::WindowOutOfRange { window: 0 });
     assert_says(&error, &["at least 1", "got 0"]);
-}
-
-#[test]
-fn not_observed() {
-    for observation in [Observation::Keys, Observation::Values] {
-        let error = observe(observation, Reduction::MEAN, &SOUND).expect_err("no kernel for it");
-        assert_eq!(error, KernelError::NotObserved { observation });
-        assert_says(
-            &error,
-            &[&observation.to_string(), "attention", "key norms"],
-        );
-    }
 }
 
 /// A sound step of two heads, its buffers a little wrong.

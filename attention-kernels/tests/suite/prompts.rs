@@ -44,6 +44,7 @@ fn reductions() -> impl Strategy<Value = Reduction> {
         group,
         pool,
         order,
+        shared: false,
     })
 }
 

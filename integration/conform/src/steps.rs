@@ -125,13 +125,9 @@ impl<'a> Run<'a> {
         let row = |(head, at)| RowWrite::at(head * self.tensors.shape.tokens + position, at);
         let rows: Vec<RowWrite> = addresses.into_iter().enumerate().map(row).collect();
         self.write(&rows)?;
-        let mut seen = self.attend(position)?.into_iter();
-        for head in 0..self.bound.geometry.kv_heads {
-            let scores = self.ledger.scores_mut(SEQ, self.layer, head)?;
-            for (score, weight) in scores.iter_mut().zip(seen.by_ref()) {
-                *score += weight;
-            }
-        }
+        let seen = self.attend(position)?;
+        self.ledger
+            .note_rows(SEQ, self.layer, &self.bound.needs, &seen)?;
         Ok(())
     }
 

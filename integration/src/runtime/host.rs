@@ -6,7 +6,7 @@ use attention_kernels::{
     attend, attend_observed, observe, write,
 };
 use candle_core::{DType, Result, Tensor};
-use kv_core::{Geometry, KeepPlan, Kept, LayerView, Ledger, Observation, Position, SeqId};
+use kv_core::{Geometry, HeadTable, KeepPlan, Kept, LayerView, Ledger, Position, SeqId};
 
 use super::{
     KernelCalls,
@@ -209,7 +209,7 @@ impl HostBackend {
             scale: pass.call.softmax_scale,
             softcap: pass.call.softcap,
         };
-        if !(tokens.is_new && opened.needs.observation == Observation::Rows) {
+        if !(tokens.is_new && opened.needs.observation.watches_decode()) {
             pass.counts.kernels.attend += 1;
             return attend(&self.store, &args).map_err(kernel_error);
         }
@@ -219,15 +219,15 @@ impl HostBackend {
             attend_observed(&self.store, &args, reduce).map_err(kernel_error)?;
         let mut rows = rows.as_slice();
         for seq in sequences {
-            for head in 0..opened.geometry.kv_heads {
-                let scores = pass.ledger.scores_mut(seq, pass.layer, head);
-                let scores = scores.map_err(cache_error)?;
-                let (row, rest) = rows.split_at(scores.len());
-                for (score, seen) in scores.iter_mut().zip(row) {
-                    *score += seen;
-                }
-                rows = rest;
-            }
+            let held = (0..opened.geometry.kv_heads).map(|head| {
+                let table = pass.ledger.head(seq, pass.layer, head);
+                table.map(HeadTable::len)
+            });
+            let held = held.sum::<std::result::Result<usize, _>>();
+            let (one, rest) = rows.split_at(held.map_err(cache_error)?);
+            let noted = pass.ledger.note_rows(seq, pass.layer, &opened.needs, one);
+            noted.map_err(cache_error)?;
+            rows = rest;
         }
         Ok(out)
     }

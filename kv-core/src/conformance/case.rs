@@ -1,8 +1,8 @@
 //! What a policy is asked about: one layer after a prompt, or in mid-decode.
 use std::fmt;
 
-use super::{dice::Dice, setup::Setup};
-use crate::{Kept, LayerView, Observation, Pins, Position, Room};
+use super::{dice::Dice, rows::Rows, setup::Setup};
+use crate::{Cadence, Kept, LayerView, Needs, Observation, Pins, Position, Room};
 
 /// The longest head of the kit.
 const LONGEST: usize = 640;
@@ -18,6 +18,8 @@ pub(super) struct Case {
     positions: Option<Vec<Vec<Position>>>,
     /// `[H][T]`.
     scores: Vec<Vec<f32>>,
+    /// The prompt itself, for a policy that reads it.
+    rows: Option<Rows>,
 }
 
 impl fmt::Display for Case {
@@ -60,19 +62,23 @@ impl Case {
             budget,
             positions: None,
             scores,
+            rows: None,
         }
     }
 
-    /// Shows the case, with scores if anything was to be observed.
-    pub(super) fn view<R>(
-        &self,
-        observation: Observation,
-        show: impl FnOnce(&LayerView<'_>) -> R,
-    ) -> R {
+    /// Shows the case as the policy asked for it: with scores if anything was to be observed, and what it reads.
+    pub(super) fn view<R>(&self, needs: &Needs, show: impl FnOnce(&LayerView<'_>) -> R) -> R {
         let scores: Vec<&[f32]> = self.scores.iter().map(Vec::as_slice).collect();
-        self.blind_view(|view| match observation {
-            Observation::None => show(view),
-            asked => show(&view.with_scores(asked, &scores)),
+        let rows = self.rows.as_ref().map(|rows| rows.shown(needs.reads));
+        self.blind_view(|view| {
+            let mut view = *view;
+            if needs.observation != Observation::None {
+                view = view.with_scores(needs.observation, &scores);
+            }
+            match &rows {
+                Some(rows) if needs.reads.any() => show(&view.with_rows(rows)),
+                _ => show(&view),
+            }
         })
     }
 
@@ -93,6 +99,10 @@ impl Case {
             self.prompt,
             self.budget,
         ))
+    }
+
+    pub(super) const fn is_prompt(&self) -> bool {
+        self.positions.is_none()
     }
 
     pub(super) fn lens(&self) -> Vec<usize> {
@@ -137,6 +147,7 @@ impl Case {
     pub(super) fn reversed(&self) -> Self {
         let mut reversed = self.clone();
         reversed.scores.reverse();
+        reversed.rows = reversed.rows.map(Rows::reversed);
         if let Some(heads) = &mut reversed.positions {
             heads.reverse();
         }
@@ -147,6 +158,7 @@ impl Case {
     pub(super) fn with_equal_heads(&self) -> Self {
         let mut equal = self.clone();
         equal.scores = vec![self.scores[0].clone(); self.scores.len()];
+        equal.rows = equal.rows.map(Rows::with_equal_heads);
         if let Some(heads) = &mut equal.positions {
             *heads = vec![heads[0].clone(); heads.len()];
         }
@@ -197,16 +209,21 @@ impl Setup {
         let prompts = self
             .lens(&mut dice)
             .map(|len| self.prompt_case(len, &mut dice));
+        // What a policy reads of a prompt is gone in mid-decode, and it is not asked then.
+        let is_asked_later = !self.needs.reads.any() || self.needs.cadence != Cadence::LayerPrefill;
         let caches = self
             .lens(&mut dice)
             .map(|len| self.cache_case(len, &mut dice));
+        let caches = caches.into_iter().filter(|_| is_asked_later);
         prompts.into_iter().chain(caches).collect()
     }
 
     fn prompt_case(&self, prompt: usize, dice: &mut Dice) -> Case {
         let layer = dice.below(self.geometry.layers);
         let scores = vec![vec![0.0; prompt]; self.geometry.kv_heads];
-        Case::prefill(layer, prompt, self.tokens(prompt), scores).scored(dice)
+        Case::prefill(layer, prompt, self.tokens(prompt), scores)
+            .scored(dice)
+            .with_rows(self, dice)
     }
 
     fn cache_case(&self, longest: usize, dice: &mut Dice) -> Case {
@@ -237,12 +254,21 @@ impl Setup {
             budget,
             positions: Some(positions),
             scores,
+            rows: None,
         }
         .scored(dice)
     }
 }
 
 impl Case {
+    /// With random rows of the prompt, if the policy reads any.
+    pub(super) fn with_rows(mut self, setup: &Setup, dice: &mut Dice) -> Self {
+        if setup.needs.reads.any() {
+            self.rows = Some(Rows::random(&setup.geometry, self.prompt, dice));
+        }
+        self
+    }
+
     /// With random scores: with many ties and now and then NaN, or with few ties and the newest token scoring lowest.
     fn scored(mut self, dice: &mut Dice) -> Self {
         let has_ties = dice.below(2) == 0;

@@ -4,7 +4,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use serde_json::{Map, Value, json};
 
 use super::{
+    dice::Dice,
     failure::{Failure, panic_text},
+    rows::Rows,
     setup::{bind, budgets, models, setups, written},
 };
 use crate::{
@@ -270,11 +272,16 @@ fn plan_once(policy: &impl Policy, geometry: &Geometry, budget: Budget) {
     );
     let row = [0.5; PROMPT];
     let rows = vec![row.as_slice(); heads];
-    let view = if needs.observation == Observation::None {
+    let mut view = if needs.observation == Observation::None {
         view
     } else {
         view.with_scores(needs.observation, &rows)
     };
+    let prompt = Rows::random(geometry, PROMPT, &mut Dice::new(0));
+    let prompt = prompt.shown(needs.reads);
+    if needs.reads.any() {
+        view = view.with_rows(&prompt);
+    }
     let mut keep = KeepPlan::all(heads);
     policy.plan(&view, &mut keep);
     let _ = keep.resolve(&view, &crate::Pins::default());

@@ -89,7 +89,7 @@ fn plan<C: PolicyConfig>(
     };
     let tokens = granted(&policy, &needs, geometry, budget, prompt);
     let case = Case::prefill(layer, prompt, tokens, scores);
-    Ok(case.view(needs.observation, |view| {
+    Ok(case.view(&needs, |view| {
         let mut keep = KeepPlan::all(geometry.kv_heads);
         policy.plan(view, &mut keep);
         keep.resolve(view, &Pins::default())

@@ -37,7 +37,9 @@ mod plan;
 mod prompts;
 mod reference;
 mod replay;
+mod rows;
 mod setup;
+mod stand_in;
 
 pub use config::{
     config_describes_itself, config_fills_in_defaults, config_keeps_what_is_set,
@@ -57,6 +59,7 @@ pub use plan::{
 pub use prompts::golden_prompts;
 pub use reference::{config_explains_its_fields, config_states_its_ranges};
 pub use replay::replay_keeps_every_byte;
+pub use stand_in::registry;
 
 /// A property of a policy, tried on each of several configurations.
 pub type Property<C> = fn(&[fn() -> C]) -> Result<(), Failure>;

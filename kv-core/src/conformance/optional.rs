@@ -71,6 +71,7 @@ pub fn ties_go_to_the_lower_head<C: PolicyConfig>(configs: &[fn() -> C]) -> Resu
 pub fn keeps_the_best<C: PolicyConfig>(configs: &[fn() -> C]) -> Result<(), Failure> {
     each(configs, |setup, case, plan| {
         let kept = resolve(setup, case, plan, &Pins::default())?;
+        let scores = setup.scores(case)?;
         for (head, slots) in kept.slots.iter().enumerate() {
             let mut by_age: Vec<usize> = (0..case.lens()[head]).collect();
             by_age.sort_by_key(|&slot| case.position(head, slot));
@@ -78,7 +79,11 @@ pub fn keeps_the_best<C: PolicyConfig>(configs: &[fn() -> C]) -> Result<(), Fail
             // The newest that are kept without a gap may be a window.
             let window = by_age.iter().rev().take_while(|slot| is_kept(slot)).count();
             let ranked = &by_age[..by_age.len() - window];
-            let key = |slot: usize| (case.score(head, slot), case.position(head, slot).index());
+            let score = |slot: usize| match &scores {
+                Some(scores) => scores[head][slot],
+                None => case.score(head, slot),
+            };
+            let key = |slot: usize| (score(slot), case.position(head, slot).index());
             let order = |a: &usize, b: &usize| crate::rank(key(*a), key(*b));
             let worst_kept = ranked.iter().copied().filter(is_kept).max_by(order);
             let best_lost = ranked.iter().copied().filter(|slot| !is_kept(slot));

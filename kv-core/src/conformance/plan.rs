@@ -29,7 +29,7 @@ pub(super) fn resolve(
     pins: &Pins,
 ) -> Result<Kept, Failure> {
     setup.attempt(case, || {
-        case.view(setup.needs.observation, |view| plan.resolve(view, pins))
+        case.view(&setup.needs, |view| plan.resolve(view, pins))
     })
 }
 
@@ -69,7 +69,7 @@ pub fn plan_names_real_slots<C: PolicyConfig>(configs: &[fn() -> C]) -> Result<(
 /// If it does not hold.
 pub fn plan_keeps_the_newest<C: PolicyConfig>(configs: &[fn() -> C]) -> Result<(), Failure> {
     each(configs, |setup, case, plan| {
-        let run = || case.view(setup.needs.observation, |view| plan.resolve_unguarded(view));
+        let run = || case.view(&setup.needs, |view| plan.resolve_unguarded(view));
         let kept = setup.attempt(case, run)?;
         for (head, slots) in kept.iter().enumerate() {
             let newest = case.newest(head);
@@ -323,16 +323,20 @@ pub fn plan_uses_what_it_asked_for<C: PolicyConfig>(configs: &[fn() -> C]) -> Re
     };
     for config in configs {
         let setups = setups(&[*config])?;
-        let asking = setups
-            .iter()
-            .filter(|setup| setup.needs.observation != Observation::None);
+        let asking = setups.iter().filter(|setup| {
+            setup.needs.observation != Observation::None || setup.needs.reads.any()
+        });
         let is_used = |setup: &Setup| setup.cases().iter().any(|case| uses(setup, case));
         // Some budgets drop nothing of the kit's prompts; without a budget, whoever asks must have a use for it.
         let idle = asking.clone().find(|setup| {
             (setup.budget == Budget::Full && !is_used(setup)) || !asking.clone().any(is_used)
         });
         if let Some(setup) = idle {
-            let reason = format!("asks for {} and never uses it", setup.needs.observation);
+            let asked = match setup.needs.observation {
+                Observation::None => "parts of the prompt".to_owned(),
+                observation => observation.to_string(),
+            };
+            let reason = format!("asks for {asked} and never uses it");
             return Err(setup.failure("every case of the kit", reason));
         }
     }

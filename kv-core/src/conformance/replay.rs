@@ -143,7 +143,8 @@ impl<'a> Run<'a> {
     fn plan(&mut self, layer: usize, prompt: usize) -> Result<Kept, Failure> {
         let mut row = || (0..prompt).map(|_| self.dice.unit()).collect();
         let scores = (0..self.setup.geometry.kv_heads).map(|_| row()).collect();
-        let case = Case::prefill(layer, prompt, self.setup.tokens(prompt), scores);
+        let case = Case::prefill(layer, prompt, self.setup.tokens(prompt), scores)
+            .with_rows(self.setup, &mut self.dice);
         super::plan::resolve(self.setup, &case, &self.setup.plan(&case)?, &self.pins)
     }
 

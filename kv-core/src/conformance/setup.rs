@@ -8,6 +8,7 @@ use super::{
     case::Case,
     dice::Dice,
     failure::{Failure, panic_text},
+    stand_in::registry,
 };
 use crate::{
     Budget, ConfigError, Demand, Geometry, KeepPlan, Needs, Policy, PolicyConfig, Room, granted,
@@ -62,7 +63,8 @@ pub(super) fn bind<C: PolicyConfig>(
     if let Err(refusal) = budget.check(geometry) {
         return Ok(Err(refusal));
     }
-    catch_unwind(AssertUnwindSafe(|| config.bind(geometry, budget))).map_err(|panic| {
+    let run = || config.bind_in(&registry(), geometry, budget);
+    catch_unwind(AssertUnwindSafe(run)).map_err(|panic| {
         let case = format!("the configuration {text}, budget {budget}, {geometry:?}");
         Failure::new(
             C::NAME,
@@ -178,10 +180,20 @@ impl Setup {
     /// Asks for a plan, and lets a panic through.
     pub(super) fn plan_unguarded(&self, case: &Case) -> KeepPlan {
         let mut keep = KeepPlan::all(self.geometry.kv_heads);
-        case.view(self.needs.observation, |view| {
+        case.view(&self.needs, |view| {
             self.policy.plan(view, &mut keep);
         });
         keep
+    }
+
+    /// What the policy itself ranks a prompt by, if it does.
+    pub(super) fn scores(&self, case: &Case) -> Result<Option<Vec<Vec<f32>>>, Failure> {
+        let Some(scorer) = self.policy.scorer().filter(|_| case.is_prompt()) else {
+            return Ok(None);
+        };
+        self.attempt(case, || {
+            case.view(&self.needs, |view| Some(scorer.scores(view)))
+        })
     }
 
     /// Runs what may call the policy or read scores; a panic is a failure.

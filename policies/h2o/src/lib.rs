@@ -72,6 +72,7 @@ impl Policy for H2o {
                 group: self.config.group,
                 pool: Pool::None,
                 order: ReductionOrder::GroupThenPool,
+                shared: false,
             },
             appends: self.config.decode == Decode::Append,
             min_tokens: self.config.least(),

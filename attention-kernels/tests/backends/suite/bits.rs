@@ -85,6 +85,7 @@ fn prompt<B: Backend>(backend: &B, rng: &mut ChaCha8Rng, dtype: KvDtype, noted: 
         group: Reduce::Mean,
         pool: Pool::Average(5),
         order: ReductionOrder::PoolThenGroup,
+        shared: false,
     };
     let queries_of = queries(rng, heads * group * tokens * head_dim, 3.0, dtype);
     let keys = queries(rng, heads * tokens * head_dim, 1.0, dtype);

@@ -14,6 +14,7 @@ const SUMS: Reduction = Reduction {
     group: Reduce::Sum,
     pool: Pool::None,
     order: ReductionOrder::GroupThenPool,
+    shared: false,
 };
 
 /// A pool wider than any prompt.
@@ -135,6 +136,7 @@ pub(crate) fn reductions_follow_the_oracle<B: Backend>(backend: &B) {
                     group,
                     pool: pools[turn % pools.len()],
                     order,
+                    shared: false,
                 };
                 follow(backend, &prompt, KvDtype::F32, None);
                 prompt.shape.reduction.pool = pools[(turn + 4) % pools.len()];

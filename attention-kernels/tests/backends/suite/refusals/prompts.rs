@@ -108,7 +108,7 @@ pub(super) fn refused<D: Device>(backend: &Cuda<D>) {
     let error = asked.changed(Observation::Window { queries: 0 }, |_| ());
     let want = KernelError::WindowOutOfRange { window: 0 };
     assert_eq!(error, CudaError::Kernel(want));
-    let observation = Observation::Keys;
+    let observation = Observation::Latest;
     let error = asked.changed(observation, |_| ());
     let want = KernelError::NotObserved { observation };
     assert_eq!(error, CudaError::Kernel(want));
