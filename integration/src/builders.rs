@@ -1,5 +1,5 @@
 //! `with_kv_policy` for the builders of the crate `mistralrs`.
-use std::{future::poll_fn, ops::Deref, pin::pin, sync::Arc};
+use std::{future::poll_fn, ops::Deref, path::PathBuf, pin::pin, sync::Arc};
 
 use kv_hook::{Factory, Handle};
 use mistralrs::{
@@ -82,6 +82,7 @@ pub trait KvPolicyExt: Builder {
             cache,
             pool: None,
             block_size: DEFAULT_BLOCK,
+            files: None,
         }
     }
 }
@@ -96,9 +97,17 @@ pub struct WithKvPolicy<B> {
     cache: CacheConfig,
     pool: Option<PoolSize>,
     block_size: usize,
+    files: Option<PathBuf>,
 }
 
 impl<B: Builder> WithKvPolicy<B> {
+    /// Says where the model's files are, a GGUF file or a folder: for a policy that reads weights or the tokenizer from them.
+    /// Others need it not.
+    pub fn model_files(mut self, path: impl Into<PathBuf>) -> Self {
+        self.files = Some(path.into());
+        self
+    }
+
     /// Sets the size of the pool; by default there is room for 8,192 tokens in every head.
     pub const fn pool(mut self, size: PoolSize) -> Self {
         self.pool = Some(size);
@@ -124,6 +133,9 @@ impl<B: Builder> WithKvPolicy<B> {
         };
         let paged = pool.config(usize::MAX)?;
         let runtime = Runtime::new(self.cache);
+        if let Some(path) = &self.files {
+            runtime.read_model(path)?;
+        }
         let shared = runtime.clone();
         let factory: Factory = Arc::new(move || Handle::new(shared.clone()));
         // The builder asks whether there is paged attention, and the engine for a runtime, on the thread that polls.

@@ -75,6 +75,9 @@ impl EngineConfig {
     pub async fn start_with(&self, runtime: Option<Arc<Runtime>>) -> Result<Engine, StartError> {
         self.check()?;
         let files = ModelFiles::find(&self.model)?;
+        if let Some(runtime) = &runtime {
+            runtime.set_files(files.clone());
+        }
         let pool = PoolArgs {
             size: self.pool,
             block_size: self.block_size,

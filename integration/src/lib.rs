@@ -24,6 +24,7 @@ mod compare;
 mod config;
 mod engine;
 mod error;
+mod facts;
 mod generate;
 mod model;
 mod picture;

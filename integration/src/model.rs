@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 use crate::{StartError, error::first_line};
 
 /// Model files that were found whole.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct ModelFiles {
     path: PathBuf,
     /// The folder's weights; none for a GGUF file, which is its own.
@@ -26,6 +26,20 @@ pub(crate) struct ModelFiles {
 }
 
 impl ModelFiles {
+    /// The GGUF file, or the folder.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The folder's weights; none for a GGUF file.
+    pub(crate) fn weights(&self) -> &[PathBuf] {
+        &self.weights
+    }
+
+    pub(crate) const fn is_gguf(&self) -> bool {
+        self.weights.is_empty()
+    }
+
     /// Looks at the headers only.
     pub(crate) fn find(path: &Path) -> Result<Self, StartError> {
         let (weights, context) = if path.is_dir() {

@@ -7,7 +7,7 @@ use common::host::{
     remembered, spec,
 };
 use kv_core::{
-    Budget, ConfigError, Geometry, KeepPlan, LayerView, Needs, Observation, Policy, PolicyConfig,
+    Budget, ConfigError, Geometry, KeepPlan, LayerView, Needs, Policy, PolicyConfig, Positions,
     Registry, schemars::JsonSchema,
 };
 use kv_hook::{KvRuntime, PoolSpec};
@@ -64,7 +64,7 @@ struct Curious {}
 
 impl PolicyConfig for Curious {
     const NAME: &'static str = "curious";
-    const SUMMARY: &'static str = "wants to see the values";
+    const SUMMARY: &'static str = "wants cached keys at other positions";
     type Policy = Self;
 
     fn bind(self, _: &Geometry, _: Budget) -> Result<Self, ConfigError> {
@@ -75,7 +75,7 @@ impl PolicyConfig for Curious {
 impl Policy for Curious {
     fn needs(&self) -> Needs {
         Needs {
-            observation: Observation::Values,
+            positions: Positions::CacheRelative,
             ..Needs::NONE
         }
     }
@@ -88,7 +88,7 @@ fn a_policy_that_needs_more_than_the_runtime_has_is_refused_by_name() {
     let mut registry = Registry::default();
     registry.add::<Curious>();
     let message = refusal(CacheConfig::new("curious").registry(registry), |_| ());
-    for part in ["curious", "values", "key norms"] {
+    for part in ["curious", "cache-relative positions", "original positions"] {
         assert!(message.contains(part), "{part:?} in {message:?}");
     }
 }

@@ -39,7 +39,7 @@ pub trait Policy: fmt::Debug + Send + Sync {
 /// Ranks the tokens of a prompt: the part of a policy that methods over it use.
 pub trait Scorer: fmt::Debug + Send + Sync {
     /// A score for every token of the prompt in every head, `[H][n]`, higher keeps; positive infinity for a token that the
-    /// method never drops. Reads of the view what the policy's [`Needs`] name.
+    /// method never drops. Reads of the view what the policy's [`Needs`] name; it is not called where they name nothing.
     fn scores(&self, view: &LayerView<'_>) -> Vec<Vec<f32>>;
 }
 

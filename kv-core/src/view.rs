@@ -192,6 +192,24 @@ impl<'a> LayerView<'a> {
         }
     }
 
+    /// What was observed of all heads, `[H][T]`, with positive infinity for the `recent` newest tokens: the scores of a method that
+    /// never drops those.
+    ///
+    /// # Panics
+    ///
+    /// As [`LayerView::scores`].
+    #[must_use]
+    pub fn scores_with_window(&self, recent: usize) -> Vec<Vec<f32>> {
+        let row = |head| {
+            let mut row = self.scores(head).to_vec();
+            for slot in self.by_age(head).into_iter().rev().take(recent) {
+                row[slot as usize] = f32::INFINITY;
+            }
+            row
+        };
+        (0..self.heads).map(row).collect()
+    }
+
     fn rows(&self) -> &'a PromptRows<'a> {
         asked(self.rows, "parts of the prompt")
     }
@@ -323,4 +341,104 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
     }
     let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
     lanes.iter().sum::<f32>() + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two query heads on one KV head of three tokens.
+    const ROWS: PromptRows<'static> = PromptRows {
+        head_dim: 9,
+        group: 2,
+        rows: 4,
+        scale: 0.5,
+        softcap: None,
+        queries: Some(&QUERIES),
+        keys: Some(&KEYS),
+        values: None,
+        rotation: None,
+        output_norms: Some(&[1.0, 2.0, 3.0, f32::NAN]),
+        classes: None,
+    };
+    const QUERIES: [f32; 72] = numbers::<72>(3);
+    const KEYS: [f32; 36] = numbers::<36>(5);
+
+    /// Numbers from -1 to 1 in no order.
+    const fn numbers<const N: usize>(step: u16) -> [f32; N] {
+        let mut all = [0.0; N];
+        let mut index = 0;
+        let mut number: u16 = 1;
+        while index < N {
+            number = (number * 7 + step) % 17;
+            all[index] = number as f32 / 8.0 - 1.0;
+            index += 1;
+        }
+        all
+    }
+
+    /// In 64 bits, as it is defined.
+    fn expected(query_head: usize, query: usize, softcap: Option<f32>) -> Vec<f64> {
+        let row = |all: &[f32], index: usize| all[index * 9..(index + 1) * 9].to_vec();
+        let q = row(&QUERIES, query_head * 4 + query);
+        let logit = |key: usize| {
+            let k = row(&KEYS, key);
+            let dot: f64 = q
+                .iter()
+                .zip(k)
+                .map(|(a, b)| f64::from(*a) * f64::from(b))
+                .sum();
+            let logit = 0.5 * dot;
+            softcap.map_or(logit, |cap| {
+                f64::from(cap) * (logit / f64::from(cap)).tanh()
+            })
+        };
+        let weights: Vec<f64> = (0..=query).map(|key| logit(key).exp()).collect();
+        let total: f64 = weights.iter().sum();
+        weights.iter().map(|weight| weight / total).collect()
+    }
+
+    #[test]
+    fn attention_is_the_softmax_of_a_query_over_the_keys_it_can_see() {
+        for softcap in [None, Some(0.7)] {
+            let rows = PromptRows { softcap, ..ROWS };
+            let view = LayerView::prefill(0, 1, 3, 8).with_rows(&rows);
+            for query_head in 0..2 {
+                for query in 0..3 {
+                    let seen = view.attention(query_head, query);
+                    let expected = expected(query_head, query, softcap);
+                    assert_eq!(seen.len(), expected.len());
+                    for (seen, expected) in seen.iter().zip(expected) {
+                        assert!((f64::from(*seen) - expected).abs() < 1e-6);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_head_has_its_own_rows_and_padding_is_not_shown() {
+        let view = LayerView::prefill(0, 1, 3, 8).with_rows(&ROWS);
+        assert_eq!(view.keys(0), &KEYS[..27]);
+        assert_eq!(view.queries(1), &QUERIES[36..63]);
+        assert_eq!(view.output_norms(0), [1.0, 2.0, 3.0]);
+    }
+
+    #[test]
+    #[should_panic(expected = "values were read, but `needs()` does not name them")]
+    fn what_was_not_asked_for_is_not_there() {
+        let _ = LayerView::prefill(0, 1, 3, 8).with_rows(&ROWS).values(0);
+    }
+
+    #[test]
+    fn a_window_scores_above_everything() {
+        let positions: Vec<Position> = [4, 0, 9].map(Position).to_vec();
+        let heads = [positions.as_slice()];
+        let row: &[f32] = &[0.5, 0.25, 0.125];
+        let rows = [row];
+        let view = LayerView::decode(0, &heads, 3, 8).with_scores(Observation::Rows, &rows);
+        let infinity = f32::INFINITY;
+        assert_eq!(view.scores_with_window(2), [[infinity, 0.25, infinity]]);
+        assert_eq!(view.scores_with_window(0), [[0.5, 0.25, 0.125]]);
+    }
 }

@@ -9,12 +9,14 @@
 #![forbid(unsafe_code)]
 
 mod factory;
+mod rotation;
 mod runtime;
 mod seed;
 
 pub use factory::{Factory, install, installed, make, scoped, uninstall};
+pub use rotation::{RotationTables, note_rotation, take_rotation};
 pub use runtime::{Batch, Full, Handle, KvRuntime, LayerCall, LayerSpec, PoolSpec};
 pub use seed::{seed, set_seed};
 
 /// Version of this interface. The patched engine repeats it, and `mistralrs-kv` compares the two at compile time.
-pub const ABI: u32 = 3;
+pub const ABI: u32 = 4;

@@ -3,6 +3,8 @@ use std::{any::Any, fmt, ops::Deref, sync::Arc};
 
 use candle_core::{DType, Device, Result, Tensor, TensorId};
 
+use crate::RotationTables;
+
 /// What the engine knows about its cache when it makes one.
 #[derive(Debug, Clone)]
 pub struct PoolSpec {
@@ -59,6 +61,8 @@ pub struct Batch {
     pub positions: Vec<usize>,
     /// New tokens without padding, `[S]`.
     pub new_lens: Vec<usize>,
+    /// The new tokens as the tokenizer numbers them, `[S, T]`.
+    pub tokens: Tensor,
 }
 
 /// The attention of one layer for one batch.
@@ -80,6 +84,8 @@ pub struct LayerCall<'a> {
     pub softcap: Option<f32>,
     /// How far back this layer may look, where the model says so.
     pub sliding_window: Option<usize>,
+    /// How queries and keys were turned by their position, if by the engine's usual `RoPE`.
+    pub rotation: Option<RotationTables>,
 }
 
 /// Keeps the KV cache of one engine.

@@ -51,6 +51,7 @@ impl Call<'_> {
             softmax_scale: self.sdpa_params.softmax_scale,
             softcap: self.sdpa_params.softcap.filter(|&cap| cap != 1.0),
             sliding_window: self.sdpa_params.sliding_window,
+            rotation: kv_hook::take_rotation(),
         };
         if self.attention_mask.is_none() {
             return batch.runtime.decode(&call).map(Some);

@@ -11,7 +11,10 @@ use attention_kernels::cuda::{
 use candle_core::{DType, Result, Tensor};
 use kv_core::{KeepPlan, Kept, Observation, Position, ScoreSource, SeqId, Target, Verb};
 
-use super::pass::{Backend, Pass, Tokens, Write, cache_error};
+use super::{
+    parts::Parts,
+    pass::{Backend, Pass, Tokens, Write, cache_error},
+};
 
 /// A device whose memory candle's tensors can be brought to and from.
 pub trait TensorDevice: Device {
@@ -347,7 +350,12 @@ impl<D: TensorDevice> Backend for DeviceBackend<D> {
         let terms = pass.terms(index);
         let (heads, pins) = (opened.geometry.kv_heads, &terms.pins);
         let is_observed = self.observe(pass, rows, index, length)?;
-        let blind = pass.blind_view(&terms, length);
+        let parts = Parts::read(pass, index, length)?;
+        let shown = parts.shown(pass, length);
+        let mut blind = pass.blind_view(&terms, length);
+        if let Some(shown) = &shown {
+            blind = blind.with_rows(shown);
+        }
         let mut plan = KeepPlan::all(heads);
         let (device, first) = (self.store.device(), index * heads * rows.tokens);
         let scores = match &rows.scores {

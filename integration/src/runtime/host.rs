@@ -10,6 +10,7 @@ use kv_core::{Geometry, HeadTable, KeepPlan, Kept, LayerView, Ledger, Position, 
 
 use super::{
     KernelCalls,
+    parts::Parts,
     pass::{Backend, Pass, Tokens, Write, cache_error},
 };
 
@@ -131,7 +132,12 @@ impl Backend for HostBackend {
         pass.counts.kernels.note_observation(observation);
         let scores = observe(observation, reduction, &prompt).map_err(kernel_error)?;
         let terms = pass.terms(index);
-        let blind = pass.blind_view(&terms, length);
+        let parts = Parts::read(pass, index, length)?;
+        let shown = parts.shown(pass, length);
+        let mut blind = pass.blind_view(&terms, length);
+        if let Some(shown) = &shown {
+            blind = blind.with_rows(shown);
+        }
         let resolve = |view: &LayerView<'_>| {
             let mut plan = KeepPlan::all(geometry.kv_heads);
             terms.policy.plan(view, &mut plan);

@@ -23,6 +23,7 @@ pub(super) enum Machine {
 /// A machine that can keep pages.
 pub(super) struct Place {
     name: String,
+    is_host: bool,
     open: Box<Open>,
 }
 
@@ -108,6 +109,7 @@ impl Place {
         };
         Self {
             name: "the CPU".into(),
+            is_host: true,
             open: Box::new(open),
         }
     }
@@ -130,8 +132,14 @@ impl Place {
         };
         Self {
             name,
+            is_host: false,
             open: Box::new(open),
         }
+    }
+
+    /// Whether the pages are in the host's memory.
+    pub(super) const fn is_host(&self) -> bool {
+        self.is_host
     }
 
     /// Makes the pages.

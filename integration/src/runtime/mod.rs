@@ -9,28 +9,31 @@ mod device;
 mod host;
 mod machine;
 mod open;
+mod parts;
 mod pass;
 mod terms;
 
 use std::{
     any::Any,
     collections::{HashMap, VecDeque},
+    path::Path,
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
 use candle_core::{Result, Tensor, TensorId};
 use kv_core::{
-    CacheError, ConfigError, Geometry, HeadTable, Ledger, Needs, Observation, PoolUsage, SeqId,
-    SequenceReport,
+    CacheError, ConfigError, Geometry, HeadTable, Ledger, Needs, Observation, PoolUsage, Rotation,
+    SeqId, SequenceReport,
 };
 use kv_hook::{Full, KvRuntime, LayerCall, PoolSpec};
 use mistralrs_core::Response;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::mpsc::Sender;
 
-use crate::{CacheConfig, StartError};
+use crate::{CacheConfig, StartError, model::ModelFiles};
 use machine::Machine;
+use parts::Sources;
 use pass::{Layers, Pass};
 use terms::Clients;
 
@@ -48,6 +51,8 @@ pub struct Runtime {
     machine: Machine,
     opened: OnceLock<Opened>,
     clients: Arc<Clients>,
+    /// The model's files, for policies that read them.
+    files: OnceLock<ModelFiles>,
     state: Mutex<Option<State>>,
     ended: Condvar,
     refused: Mutex<Option<StartError>>,
@@ -61,6 +66,8 @@ struct Opened {
     terms: Arc<Terms>,
     /// What those need, and with it what is observed for every sequence.
     needs: Needs,
+    /// What its plans read of the model.
+    sources: Sources,
     layers: HashMap<TensorId, usize>,
     /// Pages of the pool.
     pages: usize,
@@ -78,6 +85,8 @@ struct State {
     open: HashMap<SeqId, Open>,
     ended: VecDeque<Ended>,
     counts: Counts,
+    /// How queries and keys are turned, and the tables that say so.
+    rotation: Option<(TensorId, Arc<Rotation>)>,
     /// The sequence that let go of a cache last; if it waits again next, it had to.
     released: Option<SeqId>,
     /// Evictions of the engine's own warm-up.
@@ -125,6 +134,10 @@ pub struct KernelCalls {
     pub key_norms: u64,
     /// Plans that ranked by scores, carried out on a device; on the host they are no kernel.
     pub select: u64,
+    /// Prompts that a plan read itself.
+    pub read_prompt: u64,
+    /// Bytes that were copied for it.
+    pub read_prompt_bytes: u64,
     /// Uploads of tables to a device: one for the decode step of a batch, whatever its layers.
     pub tables: u64,
 }
@@ -132,7 +145,7 @@ pub struct KernelCalls {
 impl KernelCalls {
     const fn note_observation(&mut self, observation: Observation) {
         match observation {
-            Observation::Window { .. } => self.observe_window += 1,
+            Observation::Window { .. } | Observation::Latest => self.observe_window += 1,
             Observation::Accumulated | Observation::Rows => self.observe_accumulated += 1,
             Observation::KeyNorms => self.key_norms += 1,
             // Nothing, or what was refused when the pool was opened.
@@ -193,10 +206,27 @@ impl Runtime {
             machine,
             opened: OnceLock::new(),
             clients: Arc::default(),
+            files: OnceLock::new(),
             state: Mutex::new(None),
             ended: Condvar::new(),
             refused: Mutex::new(None),
         })
+    }
+
+    /// Says where the model's files are, a GGUF file or a folder, before the model is loaded: for a policy that reads weights or
+    /// the tokenizer from them. [`EngineConfig`](crate::EngineConfig) says it by itself.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError::File`] if there is no whole model.
+    pub fn read_model(&self, path: &Path) -> std::result::Result<(), StartError> {
+        self.set_files(ModelFiles::find(path)?);
+        Ok(())
+    }
+
+    pub(crate) fn set_files(&self, files: ModelFiles) {
+        // A runtime serves one model.
+        let _ = self.files.set(files);
     }
 
     /// The configuration it was made with.
@@ -401,6 +431,7 @@ impl Runtime {
             ledger: &mut state.ledger,
             open: &mut state.open,
             counts: &mut state.counts,
+            rotation: &mut state.rotation,
             call,
             layer,
         };
@@ -413,7 +444,10 @@ impl Opened {
     const fn reads_queries(&self) -> bool {
         matches!(
             self.needs.observation,
-            Observation::Window { .. } | Observation::Accumulated | Observation::Rows
+            Observation::Window { .. }
+                | Observation::Accumulated
+                | Observation::Rows
+                | Observation::Latest
         )
     }
 }

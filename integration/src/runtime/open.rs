@@ -11,7 +11,12 @@ use kv_core::{
 };
 use kv_hook::{LayerSpec, PoolSpec};
 
-use super::{Counts, Opened, Runtime, State, machine::Memory, terms::Terms};
+use super::{
+    Counts, Opened, Runtime, State,
+    machine::{Memory, Place},
+    parts::Sources,
+    terms::Terms,
+};
 use crate::StartError;
 
 impl Runtime {
@@ -22,7 +27,8 @@ impl Runtime {
         let config = &self.config;
         let terms = Terms::new(config, &geometry)?;
         let needs = terms.needs;
-        check_needs(&config.policy, &needs)?;
+        check_needs(&config.policy, &needs, &place)?;
+        let sources = Sources::read(&config.policy, needs.reads, self.files.get(), &geometry)?;
         let pages = spec.blocks * geometry.heads();
         let cache = place.open(&Memory {
             block: geometry.block,
@@ -46,6 +52,7 @@ impl Runtime {
             geometry,
             terms: Arc::new(terms),
             needs,
+            sources,
             layers,
             pages,
         };
@@ -70,6 +77,7 @@ impl Runtime {
             open: HashMap::new(),
             ended: VecDeque::new(),
             counts: Counts::default(),
+            rotation: None,
             released: None,
             evicted_before: 0,
         });
@@ -181,7 +189,7 @@ fn check_layer(index: usize, layer: &LayerSpec, first: &LayerSpec) -> Result<(),
 }
 
 /// Refuses by name what this runtime does not supply.
-fn check_needs(policy: &str, needs: &Needs) -> Result<(), StartError> {
+fn check_needs(policy: &str, needs: &Needs, place: &Place) -> Result<(), StartError> {
     let unsupported = |need: String, offered: &str| {
         Err(StartError::Config(ConfigError::Unsupported {
             policy: policy.into(),
@@ -189,10 +197,10 @@ fn check_needs(policy: &str, needs: &Needs) -> Result<(), StartError> {
             offered: offered.into(),
         }))
     };
-    if matches!(needs.observation, Observation::Keys | Observation::Values) {
+    if !place.is_host() && (needs.observation == Observation::Latest || needs.reduction.shared) {
         return unsupported(
-            needs.observation.to_string(),
-            "attention (of a window, accumulated, of every decode step) and key norms",
+            format!("{} on {place}", Observation::Latest),
+            "it with the cache on the CPU; on a device, attention of a window, accumulated, of every decode step, and key norms",
         );
     }
     if needs.observation == Observation::Rows && needs.reduction.queries != Reduce::Sum {

@@ -1,8 +1,8 @@
 //! One layer of one forward pass, wherever its pages are.
 use std::{collections::HashMap, fmt, ops::Range, sync::Arc};
 
-use candle_core::{Result, Tensor, bail};
-use kv_core::{Address, CacheError, Kept, LayerView, Ledger, Position, SeqId};
+use candle_core::{Result, Tensor, TensorId, bail};
+use kv_core::{Address, CacheError, Kept, LayerView, Ledger, Position, Rotation, SeqId};
 use kv_hook::LayerCall;
 
 use super::{Counts, Open, Opened, Terms};
@@ -15,6 +15,7 @@ pub(super) struct Pass<'a> {
     pub(super) ledger: &'a mut Ledger,
     pub(super) open: &'a mut HashMap<SeqId, Open>,
     pub(super) counts: &'a mut Counts,
+    pub(super) rotation: &'a mut Option<(TensorId, Arc<Rotation>)>,
     pub(super) call: &'a LayerCall<'a>,
     /// The layer, `0..L`.
     pub(super) layer: usize,

@@ -80,7 +80,8 @@ impl Terms {
         let (mine, theirs) = (&self.needs, &other.needs);
         let observes = mine.observation == Observation::None
             || (mine.observation, mine.reduction) == (theirs.observation, theirs.reduction);
-        observes && (mine.cadence, mine.positions) == (theirs.cadence, theirs.positions)
+        let reads = mine.reads.or(theirs.reads) == theirs.reads;
+        observes && reads && (mine.cadence, mine.positions) == (theirs.cadence, theirs.positions)
     }
 
     /// Tokens per KV head for a prompt of `prompt` tokens.

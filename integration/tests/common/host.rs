@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use attention_kernels::oracle;
 use candle_core::{DType, Device, Tensor, TensorId};
-use kv_hook::{Batch, Handle, KvRuntime, LayerCall, LayerSpec, PoolSpec};
+use kv_hook::{Batch, Handle, KvRuntime, LayerCall, LayerSpec, PoolSpec, RotationTables};
 use mistralrs_kv::{CacheConfig, Runtime};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -73,11 +73,20 @@ macro_rules! on_each_machine {
 #[allow(unused_imports, reason = "as above")]
 pub(crate) use on_each_machine;
 
+/// Tokens that are numbered from 0 on in each of some sequences, `[S, T]`.
+fn numbered(sequences: usize, tokens: usize) -> Tensor {
+    let row = 0..u32::try_from(tokens).expect("a few tokens");
+    let all: Vec<u32> = (0..sequences).flat_map(|_| row.clone()).collect();
+    Tensor::from_vec(all, (sequences, tokens), &Device::Cpu).expect("a tensor")
+}
+
 /// A host with random activations.
 pub(crate) struct Host {
     pub(crate) runtime: Arc<Runtime>,
     /// Cap on the logits of every layer.
     pub(crate) softcap: Option<f32>,
+    /// How its layers say that they turn queries and keys.
+    pub(crate) rotation: Option<RotationTables>,
     caches: Vec<TensorId>,
     rng: ChaCha8Rng,
     dtype: DType,
@@ -110,6 +119,7 @@ impl Host {
         Self {
             runtime,
             softcap: None,
+            rotation: None,
             caches,
             rng,
             dtype,
@@ -162,6 +172,7 @@ impl Host {
                     is_prompt: first,
                     positions: of.iter().map(start).collect(),
                     new_lens: of.iter().map(new).collect(),
+                    tokens: numbered(of.len(), tokens),
                 };
                 for &index in of {
                     let room = self.runtime.reserve(index, start(&index) + new(&index));
@@ -176,6 +187,7 @@ impl Host {
                     softmax_scale: SCALE,
                     softcap: None,
                     sliding_window: None,
+                    rotation: None,
                 };
                 if first {
                     let dense = self.runtime.prompt(&call, queries.clone());
@@ -208,6 +220,7 @@ impl Host {
             is_prompt,
             positions: sequences.iter().map(|sequence| sequence.length).collect(),
             new_lens: vec![new; sequences.len()],
+            tokens: numbered(sequences.len(), new),
         };
         for sequence in sequences.iter_mut() {
             sequence.length += new;
@@ -243,6 +256,7 @@ impl Host {
                 softmax_scale: SCALE,
                 softcap: self.softcap,
                 sliding_window: None,
+                rotation: self.rotation.clone(),
             };
             let out = if new > 1 {
                 let dense = call.queries.ones_like().expect("ones");

@@ -11,7 +11,8 @@ use super::{
     stand_in::registry,
 };
 use crate::{
-    Budget, ConfigError, Demand, Geometry, KeepPlan, Needs, Policy, PolicyConfig, Room, granted,
+    Budget, ConfigError, Demand, Geometry, KeepPlan, Needs, Observation, Policy, PolicyConfig,
+    Room, granted,
 };
 
 /// `B`, `H` and the trained context of the models that policies are bound to.
@@ -186,9 +187,10 @@ impl Setup {
         keep
     }
 
-    /// What the policy itself ranks a prompt by, if it does.
+    /// What the policy itself ranks a prompt by, if it does. Where it has nothing to choose it sees nothing to rank by.
     pub(super) fn scores(&self, case: &Case) -> Result<Option<Vec<Vec<f32>>>, Failure> {
-        let Some(scorer) = self.policy.scorer().filter(|_| case.is_prompt()) else {
+        let sees = self.needs.observation != Observation::None || self.needs.reads.any();
+        let Some(scorer) = self.policy.scorer().filter(|_| sees && case.is_prompt()) else {
             return Ok(None);
         };
         self.attempt(case, || {

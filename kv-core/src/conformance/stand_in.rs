@@ -73,13 +73,7 @@ impl Policy for Observed {
 
 impl Scorer for Observed {
     fn scores(&self, view: &LayerView<'_>) -> Vec<Vec<f32>> {
-        let row = |head| {
-            let mut row = view.scores(head).to_vec();
-            let others = row.len().saturating_sub(WINDOW);
-            row[others..].fill(f32::INFINITY);
-            row
-        };
-        (0..view.heads()).map(row).collect()
+        view.scores_with_window(WINDOW)
     }
 }
 

@@ -17,7 +17,7 @@ mod config;
 pub use config::{Decode, H2oConfig, Score};
 use kv_core::{
     Growth, KeepPlan, LayerView, Needs, Observation, Policy, Pool, Reduce, Reduction,
-    ReductionOrder, Room,
+    ReductionOrder, Room, Scorer,
 };
 
 /// Heavy hitters and recent tokens, chosen by every head for itself.
@@ -88,6 +88,10 @@ impl Policy for H2o {
         })
     }
 
+    fn scorer(&self) -> Option<&dyn Scorer> {
+        Some(self)
+    }
+
     fn plan(&self, view: &LayerView<'_>, keep: &mut KeepPlan) {
         if self.is_unlimited {
             return;
@@ -109,5 +113,11 @@ impl Policy for H2o {
                 keep.grow(head, Growth::EvictLowest { limit, recent });
             }
         }
+    }
+}
+
+impl Scorer for H2o {
+    fn scores(&self, view: &LayerView<'_>) -> Vec<Vec<f32>> {
+        view.scores_with_window(self.sizes(view.budget).recent.max(1))
     }
 }

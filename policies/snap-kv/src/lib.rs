@@ -10,7 +10,7 @@
 
 use kv_core::{
     Budget, ConfigError, Geometry, KeepPlan, LayerView, Needs, Policy, PolicyConfig, Pooling,
-    Reduce, ReductionOrder, Room, ScoreKind, WindowedScore, schemars::JsonSchema,
+    Reduce, ReductionOrder, Room, ScoreKind, Scorer, WindowedScore, schemars::JsonSchema,
 };
 use serde::{Deserialize, Serialize};
 
@@ -88,6 +88,10 @@ impl Policy for SnapKv {
         Room::Each(budget)
     }
 
+    fn scorer(&self) -> Option<&dyn Scorer> {
+        Some(self)
+    }
+
     fn plan(&self, view: &LayerView<'_>, keep: &mut KeepPlan) {
         let base = self.score.base(view.budget);
         for head in 0..view.heads() {
@@ -95,6 +99,12 @@ impl Policy for SnapKv {
                 keep.top(head, base, self.score.window);
             }
         }
+    }
+}
+
+impl Scorer for SnapKv {
+    fn scores(&self, view: &LayerView<'_>) -> Vec<Vec<f32>> {
+        view.scores_with_window(self.score.window)
     }
 }
 
