@@ -68,10 +68,3 @@ fn a_server_answers_two_clients() {
     assert!(text.contains("status=\"200\"} 2"), "{text}");
     assert!(text.contains("stopped: 0 of"), "{text}");
 }
-
-#[test]
-fn a_policy_of_ones_own_runs() {
-    let text = run(env!("CARGO_BIN_EXE_07-own-policy"));
-    assert!(text.contains("layer 0 keeps [100, 100, 100]"), "{text}");
-    assert!(text.contains("layer 1 keeps [52, 52, 52]"), "{text}");
-}

@@ -23,6 +23,9 @@ macro_rules! policies {
                 #[cfg(feature = $feature)]
                 pub use $krate::$config;
             )+
+
+            /// Every policy that has a cargo feature, by the name of both, and whether this build has it.
+            pub const FEATURES: &[(&str, bool)] = &[$(($feature, cfg!(feature = $feature))),+];
         }
     };
 }

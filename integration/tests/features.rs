@@ -1,19 +1,10 @@
 //! What must hold of every build, whichever policies it was asked for.
 mod common;
 
-use common::{compressed, engine, holds_less, start, tiny};
-use mistralrs_kv::{Prompt, policies};
+use std::{collections::BTreeSet, fs, path::Path};
 
-/// Every policy that has a feature, and whether this build has it.
-const FEATURES: [(&str, bool); 7] = [
-    ("ada-kv", cfg!(feature = "ada-kv")),
-    ("duo-attention", cfg!(feature = "duo-attention")),
-    ("h2o", cfg!(feature = "h2o")),
-    ("head-kv", cfg!(feature = "head-kv")),
-    ("pyramid-kv", cfg!(feature = "pyramid-kv")),
-    ("snap-kv", cfg!(feature = "snap-kv")),
-    ("streaming-llm", cfg!(feature = "streaming-llm")),
-];
+use common::{compressed, engine, holds_less, start, tiny};
+use mistralrs_kv::{Prompt, policies, policy::FEATURES};
 
 #[test]
 fn a_build_has_the_policies_of_its_features() {
@@ -22,6 +13,49 @@ fn a_build_has_the_policies_of_its_features() {
     expected.push("keep-all");
     expected.sort_unstable();
     assert_eq!(policies().names().collect::<Vec<_>>(), expected);
+}
+
+/// A folder of `policies` is a feature, and that feature one line of the registry and one of the default list.
+#[test]
+fn every_policy_of_the_workspace_has_its_lines() {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folders = fs::read_dir(here.join("../policies")).expect("the policies");
+    let folders: BTreeSet<String> = folders
+        .map(|entry| entry.expect("an entry"))
+        .filter(|entry| entry.path().join("Cargo.toml").is_file())
+        .map(|entry| entry.file_name().into_string().expect("a name"))
+        // To copy from, not to run.
+        .filter(|name| name != "template")
+        .collect();
+    let manifest = fs::read_to_string(here.join("Cargo.toml")).expect("the manifest");
+    let manifest: toml::Table = manifest.parse().expect("TOML");
+    let features = manifest["features"].as_table().expect("features");
+    let gives = |feature: &str, what: &str| {
+        let given = features[feature].as_array().expect("a list");
+        given.iter().any(|given| given.as_str() == Some(what))
+    };
+    let is_policy = |name: &&String| gives(name, &format!("dep:kv-policy-{name}"));
+    let with_feature: BTreeSet<String> = features.keys().filter(is_policy).cloned().collect();
+    let registered: BTreeSet<String> = FEATURES
+        .iter()
+        .map(|(name, _)| (*name).to_owned())
+        .collect();
+    assert_eq!(
+        with_feature, folders,
+        "features in integration/Cargo.toml, folders"
+    );
+    assert_eq!(
+        registered, folders,
+        "lines in integration/src/registry.rs, folders"
+    );
+    let left_out: Vec<&String> = folders
+        .iter()
+        .filter(|name| !gives("default", name))
+        .collect();
+    assert!(
+        left_out.is_empty(),
+        "not in `default` of integration/Cargo.toml: {left_out:?}"
+    );
 }
 
 /// A tiny random model answers under each policy of the build, holds less than everything, and gives all pages back.

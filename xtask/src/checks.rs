@@ -12,8 +12,8 @@ use std::{
 use anyhow::{Context, Result};
 
 use crate::{
-    adoption, book, client, cuda, demo, metadata::Metadata, model::Choice, once, process, setup,
-    tally::Tally, workspace::Workspace,
+    adoption, book, client, cuda, demo, metadata::Metadata, model::Choice, new_policy, once,
+    own_policy, process, setup, tally::Tally, workspace::Workspace,
 };
 
 /// The package that has one feature per policy.
@@ -95,6 +95,7 @@ impl Checks<'_> {
             ]
             .concat(),
         );
+        self.authors();
         Ok(())
     }
 
@@ -123,6 +124,7 @@ impl Checks<'_> {
             "tests",
             &["test", "--release", "--no-fail-fast", "--workspace"],
         );
+        self.authors();
         self.step("book", || book::run(workspace).map(|()| Tally::PASSED));
         self.features();
         // The very selection the tests were built with, so that nothing is compiled again for other features.
@@ -153,6 +155,10 @@ impl Checks<'_> {
     fn common(&mut self, selection: &[&str]) {
         self.check("format", &["fmt", "--all", "--check", "--", adoption::MAIN]);
         self.check(
+            "format of own-policy",
+            &[&["fmt", "--check"], &own_policy::MANIFEST[..]].concat(),
+        );
+        self.check(
             "format of xtask",
             &[&["fmt", "--check"], &XTASK[..]].concat(),
         );
@@ -172,6 +178,13 @@ impl Checks<'_> {
             "docs",
             &[&["doc", "--release", "--no-deps"], selection].concat(),
         );
+    }
+
+    /// What authors of policies start from: the policy outside the workspace, and one that is made anew.
+    fn authors(&mut self) {
+        let workspace = self.workspace;
+        self.step("own-policy", || own_policy::test(workspace));
+        self.step("a new policy", || new_policy::trial(workspace));
     }
 
     /// Kernels and Rust code of feature `cuda`, as far as a machine without a GPU can check them.
@@ -230,12 +243,7 @@ impl Checks<'_> {
     fn tests(&mut self, name: &str, args: &[&str]) {
         let mut command = self.cargo(args);
         self.step(name, || {
-            let mut tally = Tally::default();
-            let succeeded = process::run_lines(&mut command, |line| {
-                if let Some(more) = Tally::of_line(line) {
-                    tally += more;
-                }
-            })?;
+            let (mut tally, succeeded) = Tally::of_tests(&mut command)?;
             if !succeeded && tally.failed == 0 {
                 // It did not compile, or a test program died without saying so.
                 eprintln!(

@@ -11,11 +11,14 @@ mod demo;
 mod engine;
 mod metadata;
 mod model;
+mod new_policy;
 mod once;
+mod own_policy;
 mod parity;
 mod pip;
 mod process;
 mod progress;
+mod scratch;
 mod setup;
 mod tally;
 mod tiny;
@@ -76,6 +79,15 @@ enum Command {
     Demo {
         #[command(flatten)]
         model: ModelArg,
+    },
+    /// Make a policy that runs, from policies/template, with its lines in the shared files and its page
+    NewPolicy {
+        /// What users will call it, in kebab case
+        #[arg(required_unless_present = "trial")]
+        name: Option<String>,
+        /// Make one in a copy of the checkout, test it there, and leave the checkout as it is
+        #[arg(long, conflicts_with = "name")]
+        trial: bool,
     },
     /// Let an app on the published crate adopt a compressed cache by the documented steps, build it and run it
     Adoption {
@@ -186,6 +198,12 @@ fn run(command: Command) -> Result<ExitCode> {
             vendor::run(&workspace, &into, hook.as_deref())?;
         }
         Command::Demo { model } => demo::run(&workspace, &model.choice())?,
+        Command::NewPolicy {
+            name: Some(name), ..
+        } => new_policy::run(&workspace, &name)?,
+        Command::NewPolicy { name: None, .. } => {
+            println!("{}", new_policy::trial(&workspace)?);
+        }
         Command::Adoption { model } => adoption::run(&workspace, &model.choice())?,
         Command::ParityStock { model } => parity::run(&workspace, &model.choice())?,
         Command::Docs => book::run(&workspace)?,

@@ -5,7 +5,7 @@ use anyhow::Result;
 use crate::{
     engine,
     model::{self, Choice, DtypeArg, Models},
-    tiny,
+    own_policy, tiny,
     workspace::Workspace,
 };
 
@@ -13,6 +13,7 @@ use crate::{
 pub(crate) fn run(workspace: &Workspace, dtype: DtypeArg, choice: &Choice) -> Result<Models> {
     let _lock = workspace.lock()?;
     engine::set_up(workspace)?;
+    own_policy::lock(workspace)?;
     model::ensure(workspace, dtype, choice)
 }
 

@@ -1,6 +1,10 @@
 //! Totals over checks and tests.
 
-use std::fmt;
+use std::{fmt, process::Command};
+
+use anyhow::Result;
+
+use crate::process;
 
 /// How many checks and tests passed, failed and were left out.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -26,6 +30,17 @@ impl Tally {
         failed: 0,
         skipped: 1,
     };
+
+    /// Runs tests to the end, counts them, and says whether cargo was content: tests that do not compile are not counted.
+    pub(crate) fn of_tests(command: &mut Command) -> Result<(Self, bool)> {
+        let mut tally = Self::default();
+        let succeeded = process::run_lines(command, |line| {
+            if let Some(more) = Self::of_line(line) {
+                tally += more;
+            }
+        })?;
+        Ok((tally, succeeded))
+    }
 
     /// Reads a test program's last line: `test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; ...`.
     pub(crate) fn of_line(line: &str) -> Option<Self> {

@@ -30,7 +30,7 @@ impl Workspace {
         }
     }
 
-    #[cfg(test)]
+    /// Another checkout, such as a copy.
     pub(crate) fn at(root: &Path) -> Self {
         Self {
             root: root.to_owned(),

@@ -2,6 +2,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use kv_core::Registry;
 use mistralrs_core::ModelDType;
 use mistralrs_kv::{CacheConfig, EngineConfig, PoolSize, StartError, device};
 
@@ -71,18 +72,24 @@ pub(crate) struct ModelArgs {
 
 impl ModelArgs {
     /// What to start; without a policy the stock engine.
-    pub(crate) fn engine(&self, silent: bool) -> Result<EngineConfig, StartError> {
-        self.engine_under(None, silent)
+    pub(crate) fn engine(
+        &self,
+        registry: Registry,
+        silent: bool,
+    ) -> Result<EngineConfig, StartError> {
+        self.engine_under(None, registry, silent)
     }
 
     /// What to start; `default` is the policy where none is given.
     pub(crate) fn engine_under(
         &self,
         default: Option<&str>,
+        registry: Registry,
         silent: bool,
     ) -> Result<EngineConfig, StartError> {
         let mut config = EngineConfig::new(self.model_path()?);
-        config.cache = self.cache(default)?;
+        let cache = self.cache(default)?;
+        config.cache = cache.map(|cache| cache.registry(registry));
         config.pool = match (self.pa_context_len, self.pa_memory_mb) {
             (Some(tokens), _) => Some(PoolSize::ContextLen(tokens)),
             (None, Some(mb)) => Some(PoolSize::MemoryMb(mb)),

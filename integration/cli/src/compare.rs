@@ -1,6 +1,7 @@
 //! `mistralrs-kv compare`: how far a policy moves the next-token distribution.
 use anyhow::{Context, Result};
 use clap::Args;
+use kv_core::Registry;
 use mistralrs_kv::{Comparison, compare};
 
 use crate::{cache_args::ModelArgs, prompt_args::PromptArgs, run::out_of_range};
@@ -17,7 +18,7 @@ pub(crate) struct Compare {
 }
 
 impl Compare {
-    pub(crate) fn execute(&self, silent: bool) -> Result<()> {
+    pub(crate) fn execute(&self, registry: Registry, silent: bool) -> Result<()> {
         if self.tokens == 0 {
             return Err(out_of_range("tokens", 0, "at least 1").into());
         }
@@ -25,7 +26,7 @@ impl Compare {
             let allowed = "given with `--prompt` or `--prompt-file`";
             return Err(out_of_range("prompt", "missing", allowed).into());
         };
-        let mut engine = self.model.engine(silent)?;
+        let mut engine = self.model.engine(registry, silent)?;
         let Some(cache) = engine.cache.take() else {
             let allowed = "given: it is what is compared with the full cache";
             return Err(out_of_range("policy", "missing", allowed).into());

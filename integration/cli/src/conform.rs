@@ -3,6 +3,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use clap::Args;
+use kv_core::Registry;
 
 #[derive(Debug, Args)]
 pub(crate) struct Conform {
@@ -16,8 +17,8 @@ pub(crate) struct Conform {
 
 impl Conform {
     /// Prints a line for each case and the counts; fails if any case differs.
-    pub(crate) fn execute(&self) -> Result<ExitCode> {
-        let report = kv_conform::run(&mistralrs_kv::policies(), &self.cases, &self.arrays)?;
+    pub(crate) fn execute(&self, registry: &Registry) -> Result<ExitCode> {
+        let report = kv_conform::run(registry, &self.cases, &self.arrays)?;
         println!("{report}");
         Ok(if report.is_ok() {
             ExitCode::SUCCESS

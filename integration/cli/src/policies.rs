@@ -5,6 +5,7 @@ use std::{
 };
 
 use clap::Args;
+use kv_core::Registry;
 
 #[derive(Debug, Args)]
 pub(crate) struct Policies {
@@ -19,8 +20,12 @@ impl Policies {
     /// # Errors
     ///
     /// What the output says, unless its reader has seen enough.
-    pub(crate) fn execute(&self) -> io::Result<()> {
-        let text = if self.markdown { page() } else { text() };
+    pub(crate) fn execute(&self, registry: &Registry) -> io::Result<()> {
+        let text = if self.markdown {
+            page(registry)
+        } else {
+            text(registry)
+        };
         match io::stdout().write_all(text.as_bytes()) {
             Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
             other => other,
@@ -29,7 +34,7 @@ impl Policies {
 }
 
 /// The book's page, generated from the configuration types.
-fn page() -> String {
+fn page(registry: &Registry) -> String {
     let mut text = String::from(
         "# Configuration reference\n\n\
          <!-- Written by `mistralrs-kv policies --markdown`; a test compares it. Change the doc comments of the types. -->\n\n\
@@ -37,15 +42,15 @@ fn page() -> String {
          `--set FIELD=VALUE`, in a [policy file](options.md) in the table `[settings]`, in a program with\n\
          `CacheConfig::set` or by the typed configuration. What each method does is in [one table](../policies/which.md).\n",
     );
-    for policy in mistralrs_kv::policies().describe() {
+    for policy in registry.describe() {
         let _ = write!(text, "\n{}", policy.markdown());
     }
     text
 }
 
-fn text() -> String {
+fn text(registry: &Registry) -> String {
     let mut text = String::new();
-    for policy in mistralrs_kv::policies().describe() {
+    for policy in registry.describe() {
         // Writing to a string never fails.
         let _ = writeln!(text, "{policy}\n");
     }
@@ -64,7 +69,7 @@ mod tests {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/src/use/reference.md");
         let kept = fs::read_to_string(&path).unwrap_or_default();
         assert!(
-            kept == super::page(),
+            kept == super::page(&mistralrs_kv::policies()),
             "{} is out of date: write what `mistralrs-kv policies --markdown` prints",
             path.display()
         );

@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use clap::Args;
+use kv_core::Registry;
 use mistralrs_core::SamplingParams;
 use mistralrs_kv::{Engine, Prompt, Request, StartError};
 
@@ -43,10 +44,10 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    pub(crate) fn execute(self, silent: bool) -> Result<()> {
+    pub(crate) fn execute(self, registry: Registry, silent: bool) -> Result<()> {
         self.check()?;
         let prompt = self.prompt.read()?;
-        let config = self.model.engine(silent)?;
+        let config = self.model.engine(registry, silent)?;
         let asks = [
             ("heads", self.heads),
             ("picture", self.picture.is_some()),

@@ -6,6 +6,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
+use kv_core::Registry;
 use mistralrs_kv::{CacheConfig, StartError};
 use mistralrs_kv_server::Server;
 use tokio::net::TcpListener;
@@ -34,9 +35,11 @@ pub(crate) struct Serve {
 }
 
 impl Serve {
-    pub(crate) fn execute(&self, silent: bool) -> Result<()> {
+    pub(crate) fn execute(&self, registry: Registry, silent: bool) -> Result<()> {
         // The stock engine's eager attention mixes up the rows of a batch on a CPU; everything in pages is the plain choice.
-        let config = self.model.engine_under(Some("keep-all"), silent)?;
+        let config = self
+            .model
+            .engine_under(Some("keep-all"), registry, silent)?;
         let name = match &self.served_name {
             Some(name) => name.clone(),
             None => self.model.name()?,

@@ -1,21 +1,16 @@
-//! 6. What every policy must hold, in one line; and 7. what the user is told.
-use kv_core::{Budget, PolicyConfig, conformance};
-use kv_policy_template::RecentOnlyConfig;
+//! What every policy must hold, and what a user is told.
+use kv_core::{Budget, conformance::Wrong};
+use kv_policy_template::TemplateConfig;
 
 // ANCHOR: kit
-kv_core::conformance!(kit, RecentOnlyConfig::default; also heads_are_alike, budgets_nest);
+kv_core::conformance!(kit, [TemplateConfig::default, a_window];
+also heads_are_alike, budgets_nest;
+refuses [
+    Wrong::new("recent", r#"{"recent": 0}"#),
+    Wrong::new("recent", r#"{"recent": 65}"#).under(Budget::Tokens(64)),
+]);
 // ANCHOR_END: kit
 
-// ANCHOR: error
-#[test]
-fn a_window_longer_than_the_budget_is_refused_by_name() {
-    let config = RecentOnlyConfig { recent: 65 };
-    let error = config
-        .bind(&conformance::geometry(2), Budget::Tokens(64))
-        .expect_err("65 are more than 64");
-    assert_eq!(
-        error.to_string(),
-        "policy template: `recent` is 65, must be from 1 to the 64 tokens that a head may hold"
-    );
+fn a_window() -> TemplateConfig {
+    TemplateConfig { recent: Some(8) }
 }
-// ANCHOR_END: error

@@ -19,8 +19,10 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::{
     metadata::Metadata,
     model::{Choice, DtypeArg},
-    process, setup, tiny, vendor,
-    workspace::{Workspace, cannot_write, make_folder, write_if_different},
+    own_policy, process,
+    scratch::scratch,
+    setup, tiny, vendor,
+    workspace::{Workspace, cannot_write, make_folder},
 };
 use app::App;
 
@@ -61,7 +63,7 @@ pub(crate) fn prove(workspace: &Workspace, model: &Path) -> Result<()> {
     };
     let adoption = Adoption {
         workspace,
-        scratch: scratch(workspace)?,
+        scratch: scratch(workspace, "adoption")?,
         target: Metadata::of(workspace)?.target_directory,
         model,
         folders,
@@ -71,30 +73,6 @@ pub(crate) fn prove(workspace: &Workspace, model: &Path) -> Result<()> {
         println!("adoption: the app lies in {}", adoption.scratch.display());
     }
     proven
-}
-
-/// A temporary folder outside the checkout: the one of the last time if it is still there, so that the engine in it is
-/// compiled once.
-fn scratch(workspace: &Workspace) -> Result<PathBuf> {
-    let note = workspace.headroom().join("adoption");
-    let last = fs::read_to_string(&note).map(PathBuf::from);
-    if let Ok(last) = last
-        && last.is_dir()
-    {
-        return Ok(last);
-    }
-    let made = tempfile::Builder::new().prefix("headroom-").tempdir();
-    let mut made =
-        made.context("no temporary folder can be made; point TMPDIR at a folder that is writable")?;
-    let folder = fs::canonicalize(made.path())?;
-    ensure!(
-        !folder.starts_with(fs::canonicalize(workspace.root())?),
-        "temporary files lie inside the checkout, whose configuration patches the engine of every app there; point TMPDIR \
-         at a folder outside"
-    );
-    write_if_different(&note, &*folder.to_string_lossy())?;
-    made.disable_cleanup(true);
-    Ok(folder)
 }
 
 struct Adoption<'a> {
@@ -116,12 +94,16 @@ impl Adoption<'_> {
         );
         let paste = vendor::run(self.workspace, &app.folder().join("vendor"), None)?;
         app.paste(&[paste.dependency(), paste.patch()])?;
+        // Beside the app, so that one engine serves both.
+        own_policy::copy(self.workspace, app.folder())?;
+        app.paste(&[own_policy::member()])?;
         let reused = reuse::align(self.workspace, &mut app)?;
         println!(
             "adoption: building the app; the first time compiles the engine once more, about 5 minutes on 2 cores"
         );
         process::run(&mut self.build(&app))?;
         self.runs()?;
+        own_policy::runs(self.workspace, &self.target, self.model)?;
         self.refusals()?;
         self.truncated()?;
         self.forgotten(&[&[paste.dependency()], &reused[..]].concat())?;
@@ -132,7 +114,7 @@ impl Adoption<'_> {
     fn build(&self, app: &App) -> Command {
         let mut command = process::cargo(self.workspace);
         command.current_dir(app.folder());
-        command.args(["build", "--release", "--target-dir"]);
+        command.args(["build", "--release", "--workspace", "--target-dir"]);
         command.arg(&self.target);
         command
     }
@@ -300,20 +282,6 @@ mod tests {
         assert!(check_refusal(None, said, &["`x`"]).is_err());
         let panic = format!("thread 'main' panicked at src/main.rs:1:1:\n{said}");
         assert!(check_refusal(Some(101), &panic, &["`x`"]).is_err());
-    }
-
-    #[test]
-    fn scratch_is_kept_outside_and_made_again_where_it_is_gone() {
-        let root = tempfile::tempdir().unwrap();
-        let workspace = Workspace::at(root.path());
-        let first = scratch(&workspace).unwrap();
-        assert!(!first.starts_with(fs::canonicalize(root.path()).unwrap()));
-        assert_eq!(scratch(&workspace).unwrap(), first);
-        fs::remove_dir(&first).unwrap();
-        let second = scratch(&workspace).unwrap();
-        assert!(second.is_dir());
-        assert_ne!(second, first);
-        fs::remove_dir(&second).unwrap();
     }
 
     #[test]

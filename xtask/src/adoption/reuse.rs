@@ -51,7 +51,11 @@ pub(super) fn align(workspace: &Workspace, app: &mut App) -> Result<Vec<Entry>> 
     let tests = once::of_tests(workspace)?;
     let mut entries = Vec::new();
     loop {
-        let apps = once::tree(workspace, app.folder(), &["--edges", "normal,build"])?;
+        let apps = once::tree(
+            workspace,
+            app.folder(),
+            &["--workspace", "--edges", "normal,build"],
+        )?;
         let different = different(&tests, &apps);
         let more = missing(&tests, &different, &entries);
         if more.is_empty() {
