@@ -33,6 +33,7 @@ macro_rules! policies {
 policies! {
     "ada-kv": kv_policy_ada_kv::AdaKvConfig;
     "duo-attention": kv_policy_duo_attention::DuoAttentionConfig;
+    "fast-gen": kv_policy_fast_gen::FastGenConfig;
     "h2o": kv_policy_h2o::H2oConfig;
     "head-kv": kv_policy_head_kv::HeadKvConfig;
     "pyramid-kv": kv_policy_pyramid_kv::PyramidKvConfig;

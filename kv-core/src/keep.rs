@@ -1,5 +1,5 @@
 //! A policy's answer: what each head keeps, and how it grows from there.
-use crate::{LayerView, Position, select};
+use crate::{LayerView, Position, Protected, select};
 
 /// What a head does with the tokens that come after the plan. The host applies it at every step by itself.
 ///
@@ -26,6 +26,19 @@ pub enum Growth {
         limit: usize,
         /// Newest tokens, never evicted; no more than `limit - 1` count.
         recent: usize,
+    },
+    /// As [`Growth::EvictLowest`], but tokens of some classes stay: the first `most - 1` of them, later ones are as any other.
+    /// They count against no limit but `most`, and a newcomer among them drives one of the others out only where the head
+    /// is full. The host says which class a token is of ([`Ledger::classify`](crate::Ledger::classify)).
+    Protect {
+        /// What stays.
+        classes: Protected,
+        /// Most other tokens held; 0 counts as 1.
+        limit: usize,
+        /// Newest tokens, never evicted; one fewer than there is room for besides the protected ones, at most.
+        recent: usize,
+        /// Most tokens held, protected or not; 0 counts as 1.
+        most: usize,
     },
 }
 

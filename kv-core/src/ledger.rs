@@ -3,7 +3,7 @@ use std::collections::HashMap;
 
 use crate::{
     CacheError, Demand, Geometry, HeadTable, Kept, Needs, Observation, Page, PageId, PagePool,
-    Pins, Place, Position, Reservation, SeqId, Slot, Target,
+    Pins, Place, Position, Reservation, SeqId, Slot, Target, TokenClass, table::Hold,
 };
 
 /// Where a token is written.
@@ -22,6 +22,8 @@ pub struct Sequence {
     reservation: Reservation,
     demand: Demand,
     pins: Pins,
+    /// What kind of text each token is, as far as it was said.
+    classes: Vec<TokenClass>,
     prompt: usize,
     /// Tokens that any head has seen.
     seen: usize,
@@ -207,6 +209,7 @@ impl Ledger {
             reservation,
             demand,
             pins: pins.clone(),
+            classes: Vec::new(),
             prompt: 0,
             seen: 0,
             pages_peak: 0,
@@ -232,6 +235,30 @@ impl Ledger {
         let wanted = sequence.demand.pages(&self.geometry, tokens, pinned);
         let missing = wanted.saturating_sub(sequence.pages_held() + sequence.credit());
         Ok(sequence.reservation.grow(missing)?)
+    }
+
+    /// Says what kind of text the tokens from position `first` on are, for heads that protect classes
+    /// ([`Growth::Protect`](crate::Growth::Protect)). To be said before a layer's prompt is written or the token is appended;
+    /// a token of which nothing was said is plain.
+    ///
+    /// # Errors
+    ///
+    /// [`CacheError::UnknownSequence`].
+    pub fn classify(
+        &mut self,
+        seq: SeqId,
+        first: Position,
+        classes: &[TokenClass],
+    ) -> Result<(), CacheError> {
+        let sequence = self
+            .sequences
+            .get_mut(&seq)
+            .ok_or(CacheError::UnknownSequence(seq))?;
+        let known = &mut sequence.classes;
+        let (first, end) = (first.index(), first.index() + classes.len());
+        known.resize(known.len().max(end), TokenClass::Plain);
+        known[first..end].copy_from_slice(classes);
+        Ok(())
     }
 
     /// Enters what a layer keeps of a prompt of `prompt` tokens, and says where each kept token is written: for each
@@ -292,7 +319,8 @@ impl Ledger {
             if let Some(scores) = &kept.scores {
                 table.scores_mut().copy_from_slice(&scores[index]);
             }
-            table.set_growth(kept.growth[index]);
+            let class = |position| class_of(&sequence.classes, position);
+            table.set_growth(kept.growth[index], class);
             addresses.push(head);
         }
         sequence.prompt = prompt;
@@ -314,7 +342,7 @@ impl Ledger {
         layer: usize,
         position: Position,
     ) -> Result<Vec<Address>, CacheError> {
-        let slots = self.enter(seq, layer, position, |_, _| false)?;
+        let slots = self.enter(seq, layer, position, |_, _, _| false)?;
         let tables = self.layer(seq, layer)?.iter().zip(slots);
         Ok(tables
             .filter_map(|(table, slot)| Some(address(table, slot?)))
@@ -334,20 +362,19 @@ impl Ledger {
         position: Position,
         has_scores: bool,
     ) -> Result<Vec<Target>, CacheError> {
-        let evicts =
-            |table: &HeadTable, pins: &Pins| table.evicts(position, pins).filter(|_| has_scores);
-        let is_blind = |table: &HeadTable, pins: &Pins| evicts(table, pins).is_some();
+        let mut lowest = vec![None; self.geometry.kv_heads];
+        let is_blind = |head: usize, table: &HeadTable, hold: Hold| {
+            lowest[head] = table.evicts(hold).filter(|_| has_scores);
+            lowest[head].is_some()
+        };
         let slots = self.enter(seq, layer, position, is_blind)?;
-        let pins = &self.sequence(seq)?.pins;
-        let tables = self.layer(seq, layer)?.iter().zip(slots);
-        Ok(tables
-            .map(|(table, slot)| match slot {
-                Some(slot) => Target::Slot(slot),
-                None => Target::Lowest {
-                    recent: evicts(table, pins).unwrap_or_default(),
-                },
-            })
-            .collect())
+        let target = |(slot, recent): (Option<Slot>, Option<usize>)| match slot {
+            Some(slot) => Target::Slot(slot),
+            None => Target::Lowest {
+                recent: recent.unwrap_or_default(),
+            },
+        };
+        Ok(slots.into_iter().zip(lowest).map(target).collect())
     }
 
     /// The heads of one layer of an open sequence, `[H]`.
@@ -362,7 +389,7 @@ impl Ledger {
         seq: SeqId,
         layer: usize,
         position: Position,
-        is_blind: impl Fn(&HeadTable, &Pins) -> bool,
+        mut is_blind: impl FnMut(usize, &HeadTable, Hold) -> bool,
     ) -> Result<Vec<Option<Slot>>, CacheError> {
         let Geometry {
             layers, kv_heads, ..
@@ -375,31 +402,32 @@ impl Ledger {
             .get_mut(&seq)
             .ok_or(CacheError::UnknownSequence(seq))?;
         let tables = &mut sequence.heads[layer * kv_heads..(layer + 1) * kv_heads];
-        let places: Vec<Option<Place>> = tables
-            .iter()
-            .map(|table| {
-                (!is_blind(table, &sequence.pins)).then(|| table.place_of(position, &sequence.pins))
+        let class = class_of(&sequence.classes, position);
+        let is_pinned = sequence.pins.contains(position);
+        let places: Vec<(Hold, Option<Place>)> = (0..)
+            .zip(tables.iter())
+            .map(|(head, table)| {
+                let hold = table.hold_of(is_pinned, class);
+                let place = (!is_blind(head, table, hold)).then(|| table.place_of(hold));
+                (hold, place)
             })
             .collect();
         let begun = tables
             .iter()
             .zip(&places)
-            .filter(|(table, place)| **place == Some(Place::Append) && table.is_packed());
+            .filter(|(table, (_, place))| *place == Some(Place::Append) && table.is_packed());
         sequence.reservation.ensure(begun.count())?;
         let mut slots = Vec::with_capacity(kv_heads);
-        for (table, place) in tables.iter_mut().zip(places) {
+        for (table, (hold, place)) in tables.iter_mut().zip(places) {
             let overwrites = u64::from(place != Some(Place::Append));
             sequence.overwrites += overwrites;
             self.evicted += overwrites;
             slots.push(match place {
-                Some(place) => Some(table.insert(
-                    position,
-                    place,
-                    &sequence.pins,
-                    &mut sequence.reservation,
-                )?),
+                Some(place) => {
+                    Some(table.insert(position, place, hold, &mut sequence.reservation)?)
+                }
                 None => {
-                    table.overwrite_blindly();
+                    table.overwrite_blindly(hold);
                     None
                 }
             });
@@ -530,6 +558,11 @@ fn mean_row(rows: &[f32], tables: &[HeadTable]) -> Vec<f32> {
         (column.map(|&seen| f64::from(seen)).sum::<f64>() / heads as f64) as f32
     };
     (0..tokens).map(mean).collect()
+}
+
+/// The class of a token; plain where nothing was said.
+fn class_of(classes: &[TokenClass], position: Position) -> TokenClass {
+    classes.get(position.index()).copied().unwrap_or_default()
 }
 
 fn address(table: &HeadTable, slot: Slot) -> Address {

@@ -46,6 +46,7 @@ mod policy;
 mod pool;
 mod profile;
 mod prompt;
+mod protect;
 mod registry;
 mod score;
 mod select;
@@ -70,6 +71,7 @@ pub use policy::{
 pub use pool::{Full, OwnedPage, PagePool, PoolUsage, Reservation, SharedPage};
 pub use profile::ProfileFile;
 pub use prompt::{PromptRows, Reads, Rotation, TokenClass};
+pub use protect::Protected;
 pub use registry::Registry;
 pub use schemars;
 pub use score::{Pooling, ScoreKind, WindowedScore};

@@ -1,5 +1,8 @@
 //! One head's cache: which page and offset hold which token.
-use crate::{Growth, OwnedPage, PageId, Pins, Position, Reservation, SharedPage, Slot, pool::Full};
+use crate::{
+    Growth, OwnedPage, PageId, Pins, Position, Reservation, SharedPage, Slot, TokenClass,
+    pool::Full,
+};
 
 /// A page in a table.
 #[derive(Debug)]
@@ -43,6 +46,17 @@ pub enum Target {
     },
 }
 
+/// Why a token stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hold {
+    /// It need not.
+    Free,
+    /// It is of a class that the head protects.
+    Protected,
+    /// The request pins it.
+    Pinned,
+}
+
 /// One head's slots, `T` of them, in `ceil(T / B)` pages.
 ///
 /// Slot `s` lies in page `s / B` at offset `s % B`. Keys are stored after `RoPE`, so the order of the slots means
@@ -55,7 +69,7 @@ pub struct HeadTable {
     page_ids: Vec<u32>,
     positions: Vec<Position>,
     scores: Vec<f32>,
-    pinned: Vec<bool>,
+    holds: Vec<Hold>,
     growth: Growth,
     /// Where a ring looks for its next victim.
     cursor: usize,
@@ -73,7 +87,7 @@ impl HeadTable {
             page_ids: Vec::new(),
             positions: Vec::new(),
             scores: Vec::new(),
-            pinned: Vec::new(),
+            holds: Vec::new(),
             growth: Growth::Append,
             cursor: 0,
             is_blind: false,
@@ -131,10 +145,12 @@ impl HeadTable {
         self.growth
     }
 
-    /// Whether a slot is pinned.
+    /// Whether a slot's token never has to go for another: it is pinned, or of a class that the head protects. Of the latter only
+    /// their number is known once a device has overwritten slots that it did not name.
     #[must_use]
     pub fn is_pinned(&self, slot: Slot) -> bool {
-        self.pinned.get(slot.index()).copied().unwrap_or(false)
+        let hold = self.holds.get(slot.index());
+        hold.is_some_and(|&hold| hold != Hold::Free)
     }
 
     /// Page and offset of a slot.
@@ -156,16 +172,52 @@ impl HeadTable {
     }
 
     /// Says how the head grows from now on. A ring starts at its oldest token outside the sinks, so the slots must
-    /// stand in the order of the text.
-    pub(crate) fn set_growth(&mut self, growth: Growth) {
+    /// stand in the order of the text. Of the classes that it protects, by `class` of each position, the first tokens stay.
+    pub(crate) fn set_growth(&mut self, growth: Growth, class: impl Fn(Position) -> TokenClass) {
         self.growth = growth;
+        self.protect(class);
         self.cursor = match growth {
             Growth::Ring { sinks, .. } => sinks,
-            Growth::Append | Growth::EvictLowest { .. } => 0,
+            Growth::Append | Growth::EvictLowest { .. } | Growth::Protect { .. } => 0,
         };
     }
 
-    /// Puts the token at `position` where [`HeadTable::place_of`] says, taking a page if the slot needs one.
+    /// Marks what the growth protects of the tokens held, and nothing else.
+    fn protect(&mut self, class: impl Fn(Position) -> TokenClass) {
+        for hold in &mut self.holds {
+            if *hold == Hold::Protected {
+                *hold = Hold::Free;
+            }
+        }
+        let Growth::Protect { classes, most, .. } = self.growth else {
+            return;
+        };
+        let mut slots: Vec<usize> = (0..self.len())
+            .filter(|&slot| {
+                self.holds[slot] == Hold::Free && classes.names(class(self.positions[slot]))
+            })
+            .collect();
+        slots.sort_unstable_by_key(|&slot| self.positions[slot]);
+        for slot in slots.into_iter().take(most.saturating_sub(1)) {
+            self.holds[slot] = Hold::Protected;
+        }
+    }
+
+    /// Why a newcomer of this class will stay.
+    pub(crate) fn hold_of(&self, is_pinned: bool, class: TokenClass) -> Hold {
+        match self.growth {
+            _ if is_pinned => Hold::Pinned,
+            Growth::Protect { classes, most, .. }
+                if classes.names(class) && self.count(0, Hold::Protected) + 1 < most =>
+            {
+                Hold::Protected
+            }
+            _ => Hold::Free,
+        }
+    }
+
+    /// Puts the token at `position`, held as [`HeadTable::hold_of`] says, where [`HeadTable::place_of`] says, taking a page if
+    /// the slot needs one.
     ///
     /// # Errors
     ///
@@ -174,15 +226,16 @@ impl HeadTable {
         &mut self,
         position: Position,
         place: Place,
-        pins: &Pins,
+        hold: Hold,
         reservation: &mut Reservation,
     ) -> Result<Slot, Full> {
         let slot = match place {
-            Place::Append => self.push(position, pins, reservation)?,
+            Place::Append => self.push_held(position, hold, reservation)?,
             Place::Overwrite(slot) => {
                 self.positions[slot.index()] = position;
                 self.scores[slot.index()] = 0.0;
-                // Neither its victim nor a newcomer that overwrites is pinned.
+                // Its victim was free, and a newcomer that overwrites is not pinned.
+                self.holds[slot.index()] = hold;
                 self.cursor = slot.index() + 1;
                 slot
             }
@@ -202,6 +255,20 @@ impl HeadTable {
         pins: &Pins,
         reservation: &mut Reservation,
     ) -> Result<Slot, Full> {
+        let hold = if pins.contains(position) {
+            Hold::Pinned
+        } else {
+            Hold::Free
+        };
+        self.push_held(position, hold, reservation)
+    }
+
+    fn push_held(
+        &mut self,
+        position: Position,
+        hold: Hold,
+        reservation: &mut Reservation,
+    ) -> Result<Slot, Full> {
         let slot = Slot::new(self.len());
         if self.is_packed() {
             let page = reservation.take()?;
@@ -210,59 +277,66 @@ impl HeadTable {
         }
         self.positions.push(position);
         self.scores.push(0.0);
-        self.pinned.push(pins.contains(position));
+        self.holds.push(hold);
         Ok(slot)
     }
 
-    /// Where the next token goes, if it is not pinned.
+    /// Where the next token goes, if it is neither pinned nor protected.
     #[must_use]
     pub fn place(&self) -> Place {
+        self.place_of(Hold::Free)
+    }
+
+    /// Where a newcomer goes. Pins come on top of what the policy keeps: a pinned token drives nobody out.
+    pub(crate) fn place_of(&self, hold: Hold) -> Place {
         let victim = match self.growth {
-            Growth::Append => None,
-            Growth::Ring { sinks, recent } if self.unpinned(sinks) >= recent => {
+            Growth::Ring { sinks, recent }
+                if hold != Hold::Pinned && self.count(sinks, Hold::Free) >= recent =>
+            {
                 self.ring_victim(sinks)
             }
-            Growth::EvictLowest { limit, recent } if self.unpinned(0) >= limit => {
-                self.lowest(protected(limit, recent))
-            }
-            Growth::Ring { .. } | Growth::EvictLowest { .. } => None,
+            _ => self.evicts(hold).and_then(|recent| self.lowest(recent)),
         };
         victim.map_or(Place::Append, |slot| Place::Overwrite(Slot::new(slot)))
     }
 
-    /// Where the token at `position` goes. Pins come on top of what the policy keeps: a pinned token drives nobody out.
-    pub(crate) fn place_of(&self, position: Position, pins: &Pins) -> Place {
-        if pins.contains(position) {
-            Place::Append
-        } else {
-            self.place()
+    /// How many of the newest tokens are safe, if a newcomer drives out the lowest score of the others.
+    pub(crate) fn evicts(&self, hold: Hold) -> Option<usize> {
+        if hold == Hold::Pinned {
+            return None;
         }
-    }
-
-    /// How many of the newest tokens are protected, if the token at `position` drives out the lowest score of the others.
-    pub(crate) fn evicts(&self, position: Position, pins: &Pins) -> Option<usize> {
+        let free = || self.count(0, Hold::Free);
         match self.growth {
-            Growth::EvictLowest { limit, recent }
-                if !pins.contains(position) && self.unpinned(0) >= limit =>
-            {
-                Some(protected(limit, recent))
+            Growth::EvictLowest { limit, recent } => {
+                (free() >= limit).then(|| protected(limit, recent))
             }
-            _ => None,
+            Growth::Protect {
+                limit,
+                recent,
+                most,
+                ..
+            } => {
+                let (free, left) = (free(), most.max(1) - self.count(0, Hold::Protected));
+                let is_full = free >= left || (hold == Hold::Free && free >= limit.max(1));
+                is_full.then(|| protected(limit.min(left), recent))
+            }
+            Growth::Append | Growth::Ring { .. } => None,
         }
     }
 
-    /// A device puts a token into a slot of its own choice. It drives out one token, and neither is pinned.
-    pub(crate) const fn overwrite_blindly(&mut self) {
+    /// A device puts a token into a slot of its own choice. It drives out one token that is free. Which slot that was matters no
+    /// more: from here on the table only counts.
+    pub(crate) fn overwrite_blindly(&mut self, hold: Hold) {
         self.is_blind = true;
+        if let Some(victim) = self.holds.iter_mut().find(|held| **held == Hold::Free) {
+            *victim = hold;
+        }
     }
 
-    /// Slots from `first` on that are not pinned.
-    fn unpinned(&self, first: usize) -> usize {
-        self.pinned
-            .iter()
-            .skip(first)
-            .filter(|&&pinned| !pinned)
-            .count()
+    /// Slots from `first` on that are so held.
+    fn count(&self, first: usize, hold: Hold) -> usize {
+        let held = self.holds.iter().skip(first);
+        held.filter(|&&held| held == hold).count()
     }
 
     /// The oldest slot behind the sinks that is not pinned. Those slots are a ring: they are filled in the order of the
@@ -271,7 +345,7 @@ impl HeadTable {
         let start = self.cursor.max(sinks);
         (start..self.len())
             .chain(sinks..start.min(self.len()))
-            .find(|&slot| !self.pinned[slot])
+            .find(|&slot| self.holds[slot] == Hold::Free)
     }
 
     /// The lowest score outside the `recent` newest tokens; of equal scores the later position goes, as
@@ -280,7 +354,7 @@ impl HeadTable {
         let newest_allowed = self.nth_newest(recent);
         (0..self.len())
             .filter(|&slot| {
-                !self.pinned[slot]
+                self.holds[slot] == Hold::Free
                     && newest_allowed.is_none_or(|first| self.positions[slot] < first)
             })
             .max_by(|&a, &b| {
@@ -320,7 +394,7 @@ mod tests {
         for position in 0..tokens {
             table.push(Position(position), pins, room).expect("room");
         }
-        table.set_growth(growth);
+        table.set_growth(growth, |_| TokenClass::Plain);
         table
     }
 
@@ -330,8 +404,9 @@ mod tests {
         pins: &Pins,
         room: &mut Reservation,
     ) -> Result<Slot, Full> {
-        let place = head.place_of(Position(position), pins);
-        head.insert(Position(position), place, pins, room)
+        let hold = head.hold_of(pins.contains(Position(position)), TokenClass::Plain);
+        let place = head.place_of(hold);
+        head.insert(Position(position), place, hold, room)
     }
 
     fn sorted(table: &HeadTable) -> Vec<u32> {

@@ -3,8 +3,8 @@
 use std::hash::{BuildHasher, RandomState};
 
 use kv_core::{
-    Demand, Geometry, Growth, KeepPlan, Kept, LayerView, Ledger, Pins, Position, Room, SeqId,
-    Target,
+    Demand, Geometry, Growth, KeepPlan, Kept, LayerView, Ledger, Pins, Position, Protected, Room,
+    SeqId, Target, TokenClass,
 };
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -20,17 +20,30 @@ const GEOMETRY: Geometry = Geometry {
 };
 const SEQ: SeqId = SeqId(7);
 
+/// Tokens that the last head protects at most.
+const PROTECTED: usize = 8;
+
+fn class(position: u32) -> TokenClass {
+    match position % 7 {
+        1 | 2 => TokenClass::Special,
+        3 => TokenClass::Punctuation,
+        _ => TokenClass::Plain,
+    }
+}
+
 /// Positions and scores of a head's slots, as a device keeps them.
 type Slots = Vec<(u32, f32)>;
 
 /// What the kernel does, said once more: the lowest score outside the newest, the later position of equal ones.
-fn victim(slots: &Slots, recent: usize, pins: &Pins) -> usize {
+fn victim(slots: &Slots, recent: usize, pins: &Pins, stays: &[u32]) -> usize {
     let mut positions: Vec<u32> = slots.iter().map(|slot| slot.0).collect();
     positions.sort_unstable();
     let protected = &positions[positions.len() - recent..];
     let free = (0..slots.len()).filter(|&slot| {
         let position = slots[slot].0;
-        !protected.contains(&position) && !pins.contains(Position(position))
+        !protected.contains(&position)
+            && !pins.contains(Position(position))
+            && !stays.contains(&position)
     });
     free.min_by(|&a, &b| {
         let (a, b) = (slots[a], slots[b]);
@@ -63,6 +76,19 @@ fn prompt(rng: &mut ChaCha8Rng, tokens: usize, pins: &Pins) -> Kept {
             recent: 5,
         },
     );
+    plan.top(2, 4, 3);
+    plan.grow(
+        2,
+        Growth::Protect {
+            classes: Protected {
+                special: true,
+                punctuation: false,
+            },
+            limit: 6,
+            recent: 3,
+            most: PROTECTED + 1,
+        },
+    );
     plan.resolve(&view, pins)
 }
 
@@ -74,6 +100,8 @@ fn opened(tokens: usize, kept: &Kept, pins: &Pins) -> Ledger {
         prompt: tokens,
     };
     ledger.open(SEQ, 64, demand, pins).expect("room");
+    let classes: Vec<TokenClass> = (0..64).map(class).collect();
+    ledger.classify(SEQ, Position(0), &classes).expect("open");
     ledger.write_prompt(SEQ, 0, tokens, kept).expect("room");
     ledger
 }
@@ -97,6 +125,10 @@ fn a_device_that_chooses_victims_changes_nothing_else() {
             slots.iter().copied().zip(scores.iter().copied()).collect()
         };
         let mut device: Vec<Slots> = kept.slots.iter().zip(scores).map(slots).collect();
+        let is_special =
+            |&at: &u32| class(at) == TokenClass::Special && !pins.contains(Position(at));
+        let special = kept.slots[2].iter().copied().filter(is_special);
+        let mut stays = [Vec::new(), Vec::new(), special.take(PROTECTED).collect()];
         for position in tokens..tokens + 30 {
             let at = Position::new(position);
             host.append(SEQ, 0, at).expect("room");
@@ -107,8 +139,11 @@ fn a_device_that_chooses_victims_changes_nothing_else() {
                 let slots = &mut device[head];
                 let slot = match target {
                     Target::Slot(slot) => slot.index(),
-                    Target::Lowest { recent } => victim(slots, recent, &pins),
+                    Target::Lowest { recent } => victim(slots, recent, &pins, &stays[head]),
                 };
+                if head == 2 && is_special(&at.0) && stays[2].len() < PROTECTED {
+                    stays[2].push(at.0);
+                }
                 slots.resize(slots.len().max(slot + 1), (0, 0.0));
                 slots[slot] = (at.0, 0.0);
                 // What the step observes.

@@ -7,8 +7,8 @@ use std::{
 };
 
 use kv_core::{
-    CacheError, Demand, Geometry, Growth, KeepPlan, Kept, LayerView, Pins, Position, Room, SeqId,
-    checker::Replay,
+    CacheError, Demand, Geometry, Growth, KeepPlan, Kept, LayerView, Pins, Position, Protected,
+    Room, SeqId, TokenClass, checker::Replay,
 };
 use proptest::prelude::*;
 use rand::{Rng, SeedableRng};
@@ -26,6 +26,30 @@ const GEOMETRY: Geometry = Geometry {
 /// Room for about four full sequences of twenty tokens, of the six that there may be.
 const PAGES: usize = 72;
 const SEQUENCES: u8 = 6;
+
+/// Of each head what it protects, its limit, its window, and its room: one that slides, one that is seldom full, and one that
+/// soon has more to protect than room.
+const PROTECTED: [(Protected, usize, usize, usize); 3] = [
+    (protected(true, false), 1, 0, 20),
+    (protected(true, true), 6, 2, 12),
+    (protected(false, true), 20, 9, 5),
+];
+
+const fn protected(special: bool, punctuation: bool) -> Protected {
+    Protected {
+        special,
+        punctuation,
+    }
+}
+
+/// What kind of text a token is, of a sequence that says so.
+fn class(seq: SeqId, position: usize) -> TokenClass {
+    match (position + seq.0).wrapping_mul(2_654_435_761) >> 9 & 3 {
+        0 => TokenClass::Special,
+        1 => TokenClass::Punctuation,
+        _ => TokenClass::Plain,
+    }
+}
 
 /// How a sequence's policy behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,11 +70,13 @@ enum Kind {
     Prompt,
     /// The same with a split of the budget.
     RaggedPrompt,
+    /// Heads that protect classes of tokens, each in its own way.
+    Protected,
     /// Keeps everything under a bound of four tokens.
     Liar,
 }
 
-const KINDS: [Kind; 9] = [
+const KINDS: [Kind; 10] = [
     Kind::Full,
     Kind::Window,
     Kind::LongWindow,
@@ -59,6 +85,7 @@ const KINDS: [Kind; 9] = [
     Kind::Mixed,
     Kind::Prompt,
     Kind::RaggedPrompt,
+    Kind::Protected,
     Kind::Liar,
 ];
 
@@ -70,6 +97,7 @@ impl Kind {
             Self::Window | Self::LongWindow => Room::Each(10),
             Self::Scores | Self::Prompt => Room::Each(9),
             Self::Ragged | Self::RaggedPrompt => Room::Together(18),
+            Self::Protected => Room::Heads(PROTECTED.iter().map(|head| head.3).collect()),
             Self::Liar => Room::Each(4),
         };
         Demand {
@@ -83,7 +111,7 @@ impl Kind {
     fn is_bounded(self) -> bool {
         matches!(
             self,
-            Self::Window | Self::LongWindow | Self::Scores | Self::Ragged
+            Self::Window | Self::LongWindow | Self::Scores | Self::Ragged | Self::Protected
         )
     }
 
@@ -126,6 +154,18 @@ impl Kind {
             Self::RaggedPrompt => {
                 for (head, count) in [1, 12, 5].into_iter().enumerate() {
                     random(&mut keep, head, count);
+                }
+            }
+            Self::Protected => {
+                for (head, (classes, limit, recent, most)) in PROTECTED.into_iter().enumerate() {
+                    random(&mut keep, head, most);
+                    let growth = Growth::Protect {
+                        classes,
+                        limit,
+                        recent,
+                        most,
+                    };
+                    keep.grow(head, growth);
                 }
             }
             Self::Mixed => {
@@ -263,6 +303,9 @@ impl World {
                     next: (prompt, 0),
                 };
                 self.open.insert(seq, progress);
+                let classes: Vec<TokenClass> = (0..prompt).map(|at| class(seq, at)).collect();
+                let said = self.replay.classify(seq, Position(0), &classes);
+                said.expect("the sequence is open");
             }
             Err(_) => self.met.no_room += 1,
         }
@@ -297,6 +340,13 @@ impl World {
             };
         }
         let (position, layer) = progress.next;
+        // Now and then nothing is said, and the token is plain.
+        if layer == 0 && !bits.is_multiple_of(8) {
+            let said = self
+                .replay
+                .classify(seq, Position::new(position), &[class(seq, position)]);
+            said.expect("the sequence is open");
+        }
         match self.replay.append(seq, layer, Position::new(position)) {
             Ok(_) => {
                 self.met.tokens += 1;
@@ -352,6 +402,8 @@ impl World {
             let refused = self.replay.open(seq, 1, demand, &Pins::default());
             expect(&refused, &CacheError::AlreadyOpen(seq))?;
         } else {
+            let said = self.replay.classify(seq, Position(0), &[]);
+            expect(&said, &CacheError::UnknownSequence(seq))?;
             let refused = self.replay.reserve(seq, 1);
             expect(&refused, &CacheError::UnknownSequence(seq))?;
         }
@@ -402,7 +454,7 @@ fn random_op(rng: &mut impl Rng) -> Op {
             Op::Reserve {
                 seq,
                 tokens: rng.random_range(1..30),
-                kind: rng.random_range(0..9),
+                kind: rng.random_range(0..10),
                 pins,
             }
         }
@@ -474,7 +526,7 @@ fn a_million_random_calls_leave_every_page_and_every_byte_in_its_place() {
 fn any_op() -> impl Strategy<Value = Op> {
     let seq = || 0..3_u8;
     prop_oneof![
-        3 => (seq(), 1..30_u8, 0..9_u8, (0..20_u8, 0..12_u8))
+        3 => (seq(), 1..30_u8, 0..10_u8, (0..20_u8, 0..12_u8))
             .prop_map(|(seq, tokens, kind, pins)| Op::Reserve { seq, tokens, kind, pins }),
         12 => (seq(), 0..1000_u32).prop_map(|(seq, bits)| Op::Advance { seq, bits }),
         2 => (seq(), 0..1000_u32).prop_map(|(seq, bits)| Op::Observe { seq, bits }),

@@ -197,6 +197,12 @@ fn check_needs(policy: &str, needs: &Needs, place: &Place) -> Result<(), StartEr
             offered: offered.into(),
         }))
     };
+    if !place.is_host() && needs.reads.classes {
+        return unsupported(
+            format!("what kind of text tokens are, on {place}"),
+            "it with the cache on the CPU",
+        );
+    }
     if !place.is_host() && (needs.observation == Observation::Latest || needs.reduction.shared) {
         return unsupported(
             format!("{} on {place}", Observation::Latest),

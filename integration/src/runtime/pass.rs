@@ -1,11 +1,11 @@
 //! One layer of one forward pass, wherever its pages are.
 use std::{collections::HashMap, fmt, ops::Range, sync::Arc};
 
-use candle_core::{Result, Tensor, TensorId, bail};
+use candle_core::{IndexOp, Result, Tensor, TensorId, bail};
 use kv_core::{Address, CacheError, Kept, LayerView, Ledger, Position, Rotation, SeqId};
 use kv_hook::LayerCall;
 
-use super::{Counts, Open, Opened, Terms};
+use super::{Counts, Open, Opened, Terms, parts::numbers};
 use crate::CacheConfig;
 
 /// What is known of a layer's call, and what it changes.
@@ -87,6 +87,7 @@ pub(super) trait Layers: fmt::Debug + Send {
 impl<B: Backend> Layers for B {
     fn prompt(&mut self, pass: &mut Pass<'_>, dense: Tensor) -> Result<Tensor> {
         let has_tails = pass.config.prompt_tail > 0;
+        pass.classify()?;
         let mut rows = self.rows(pass, pass.opened.reads_queries() || has_tails)?;
         keep_prompts(self, pass, &mut rows)?;
         if has_tails {
@@ -101,6 +102,7 @@ impl<B: Backend> Layers for B {
             bail!("a decode step of {tokens} new tokens");
         }
         let is_prompt = pass.call.batch.is_prompt;
+        pass.classify()?;
         let mut rows = self.rows(pass, true)?;
         if is_prompt {
             // A prompt of one token comes without a mask and so as a decode step: its plan is still due. What it was seen to
@@ -170,6 +172,22 @@ impl<'a> Pass<'a> {
             );
         }
         Ok(tokens)
+    }
+
+    /// Tells the ledger what kind of text the new tokens are, once for all layers, if a policy goes by it.
+    fn classify(&mut self) -> Result<()> {
+        if !self.opened.needs.reads.classes || self.layer != 0 {
+            return Ok(());
+        }
+        let batch = self.call.batch;
+        for (index, &length) in batch.new_lens.iter().enumerate() {
+            let tokens = numbers(&batch.tokens.i(index)?.narrow(0, 0, length)?)?;
+            let classes = self.opened.sources.classes_of(&tokens);
+            let first = Position::new(batch.positions[index]);
+            let noted = self.ledger.classify(self.seq(index), first, &classes);
+            noted.map_err(cache_error)?;
+        }
+        Ok(())
     }
 
     /// The id of the batch's sequence `index`.

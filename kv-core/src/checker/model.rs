@@ -1,5 +1,5 @@
 //! What a head should hold, worked out the slow way: every token in a list, oldest first, and no slots.
-use crate::{Demand, Geometry, Growth, Position, Room};
+use crate::{Demand, Geometry, Growth, Position, Room, TokenClass};
 
 /// A token that a head holds.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -9,6 +9,7 @@ pub(super) struct Token {
     pub(super) payload: u64,
     pub(super) score: f32,
     pub(super) pinned: bool,
+    pub(super) class: TokenClass,
 }
 
 /// A head's tokens and its rule of growth.
@@ -50,21 +51,60 @@ impl HeadModel {
             .ok()
     }
 
-    /// Tokens that may have to go for others, oldest first: not pinned, and behind the sinks.
+    /// Tokens that may have to go for others, oldest first: not pinned, behind the sinks, and not protected.
     fn counted(&self) -> impl Iterator<Item = &Token> {
         let sinks = match self.growth {
             Growth::Ring { sinks, .. } => sinks,
             _ => 0,
         };
-        self.tokens.iter().skip(sinks).filter(|token| !token.pinned)
+        let protected = self.protected();
+        self.tokens
+            .iter()
+            .skip(sinks)
+            .filter(move |token| !token.pinned && !protected.contains(&token.position))
     }
 
-    /// Who leaves when a token comes that is not pinned.
-    fn leaver(&self) -> Option<Position> {
+    /// The first tokens of protected classes, all but one of the most that the head may hold.
+    fn protected(&self) -> Vec<Position> {
+        let Growth::Protect { most, .. } = self.growth else {
+            return Vec::new();
+        };
+        let of_class = self.tokens.iter().filter(|token| self.is_of_class(token));
+        of_class
+            .map(|token| token.position)
+            .take(most.max(1) - 1)
+            .collect()
+    }
+
+    fn is_of_class(&self, token: &Token) -> bool {
+        let Growth::Protect { classes, .. } = self.growth else {
+            return false;
+        };
+        let is_named = match token.class {
+            TokenClass::Plain => false,
+            TokenClass::Special => classes.special,
+            TokenClass::Punctuation => classes.punctuation,
+        };
+        is_named && !token.pinned
+    }
+
+    /// Who leaves for a newcomer.
+    fn leaver(&self, newcomer: &Token) -> Option<Position> {
+        if newcomer.pinned {
+            return None;
+        }
         let limit = match self.growth {
             Growth::Append => return None,
             Growth::Ring { recent, .. } => recent,
             Growth::EvictLowest { limit, .. } => limit,
+            Growth::Protect {
+                limit,
+                recent,
+                most,
+                ..
+            } => {
+                return self.leaver_of_unprotected(newcomer, (limit.max(1), recent, most.max(1)));
+            }
         };
         // The newcomer is always one of those that stay, and a plan may have kept more than the rule would.
         if self.counted().count() < limit.max(self.planned).max(1) {
@@ -73,7 +113,27 @@ impl HeadModel {
         let Growth::EvictLowest { limit, recent } = self.growth else {
             return self.counted().next().map(|token| token.position);
         };
-        let protected = recent.min(limit.max(1) - 1).min(self.tokens.len());
+        self.lowest(recent.min(limit.max(1) - 1))
+    }
+
+    /// Who leaves a head that protects classes.
+    fn leaver_of_unprotected(
+        &self,
+        newcomer: &Token,
+        (limit, recent, most): (usize, usize, usize),
+    ) -> Option<Position> {
+        let (others, protected) = (self.counted().count(), self.protected().len());
+        let comes_on_top = self.is_of_class(newcomer) && protected + 1 < most;
+        let is_full = others + protected >= most;
+        if !is_full && (comes_on_top || others < limit) {
+            return None;
+        }
+        self.lowest(recent.min(limit.min(most - protected) - 1))
+    }
+
+    /// The lowest score of those that may go, outside the newest tokens of all.
+    fn lowest(&self, newest: usize) -> Option<Position> {
+        let protected = newest.min(self.tokens.len());
         // Tokens stand by age, so whoever is older than the first protected one is not among the newest.
         let first_protected = self
             .tokens
@@ -98,13 +158,13 @@ impl HeadModel {
     }
 
     /// Whether the head will be one token longer for a newcomer.
-    pub(super) fn will_grow(&self, pinned: bool) -> bool {
-        pinned || self.leaver().is_none()
+    pub(super) fn will_grow(&self, newcomer: &Token) -> bool {
+        self.leaver(newcomer).is_none()
     }
 
     /// Takes a newcomer in, and says whether another token left for it.
     pub(super) fn arrive(&mut self, newcomer: Token) -> bool {
-        let leaver = if newcomer.pinned { None } else { self.leaver() };
+        let leaver = self.leaver(&newcomer);
         self.tokens.retain(|token| Some(token.position) != leaver);
         self.tokens.push(newcomer);
         leaver.is_some()

@@ -5,7 +5,9 @@ use super::{
     Violation,
     model::{HeadModel, Token, demanded, pages},
 };
-use crate::{Address, CacheError, Demand, Geometry, Kept, Ledger, Pins, Position, SeqId};
+use crate::{
+    Address, CacheError, Demand, Geometry, Kept, Ledger, Pins, Position, SeqId, TokenClass,
+};
 
 /// A [`Ledger`] whose every call is repeated on a model that knows no slots and no pages, and whose tokens' bytes go
 /// into a fake page memory at the addresses that the ledger returns.
@@ -41,6 +43,7 @@ pub(super) struct Shadow {
     pub(super) heads: Vec<HeadModel>,
     demand: Demand,
     pins: Pins,
+    classes: BTreeMap<Position, TokenClass>,
     /// Pages held and promised.
     pub(super) promise: usize,
     pub(super) prompt: usize,
@@ -52,6 +55,17 @@ pub(super) struct Shadow {
 impl Shadow {
     pub(super) fn pages(&self, block: usize) -> usize {
         self.heads.iter().map(|head| head.pages(block)).sum()
+    }
+
+    /// The token at a position before it is written.
+    fn token(&self, position: Position) -> Token {
+        Token {
+            position,
+            payload: 0,
+            score: 0.0,
+            pinned: self.pins.contains(position),
+            class: self.classes.get(&position).copied().unwrap_or_default(),
+        }
     }
 
     /// Pages that a call took; what it took beyond the promise counts as promised from here on.
@@ -136,6 +150,7 @@ impl Replay {
                 heads: vec![HeadModel::default(); geometry.layers * geometry.kv_heads],
                 demand,
                 pins: pins.clone(),
+                classes: BTreeMap::new(),
                 promise,
                 prompt: 0,
                 seen: 0,
@@ -169,6 +184,27 @@ impl Replay {
             shadow.promise = wanted;
         }
         result
+    }
+
+    /// [`Ledger::classify`].
+    ///
+    /// # Errors
+    ///
+    /// What the ledger answers.
+    pub fn classify(
+        &mut self,
+        seq: SeqId,
+        first: Position,
+        classes: &[TokenClass],
+    ) -> Result<(), CacheError> {
+        self.ledger.classify(seq, first, classes)?;
+        if let Some(shadow) = self.sequences.get_mut(&seq) {
+            let positions = (first.0..).map(Position);
+            shadow
+                .classes
+                .extend(positions.zip(classes.iter().copied()));
+        }
+        Ok(())
     }
 
     /// [`Ledger::write_prompt`]; the bytes of every kept token are written where the ledger says.
@@ -239,9 +275,9 @@ impl Replay {
         if matches!(result, Ok(_) | Err(CacheError::Full(_))) {
             let begun = self.sequences.get(&seq).map_or(0, |shadow| {
                 let heads = &shadow.heads[layer * kv_heads..(layer + 1) * kv_heads];
-                let pinned = shadow.pins.contains(position);
+                let newcomer = shadow.token(position);
                 let begins = |head: &&HeadModel| {
-                    head.will_grow(pinned) && head.tokens().len().is_multiple_of(block)
+                    head.will_grow(&newcomer) && head.tokens().len().is_multiple_of(block)
                 };
                 heads.iter().filter(begins).count()
             });
@@ -338,16 +374,12 @@ impl Replay {
             {
                 *cell = self.written;
             }
-            let pinned = self
-                .sequences
-                .get(&seq)
-                .is_some_and(|shadow| shadow.pins.contains(position));
-            tokens.push(Token {
-                position,
-                payload: self.written,
-                score: 0.0,
-                pinned,
-            });
+            if let Some(shadow) = self.sequences.get(&seq) {
+                tokens.push(Token {
+                    payload: self.written,
+                    ..shadow.token(position)
+                });
+            }
         }
         tokens
     }

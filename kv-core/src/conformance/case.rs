@@ -2,7 +2,7 @@
 use std::fmt;
 
 use super::{dice::Dice, rows::Rows, setup::Setup};
-use crate::{Cadence, Kept, LayerView, Needs, Observation, Pins, Position, Room};
+use crate::{Cadence, Kept, LayerView, Needs, Observation, Pins, Position, Room, TokenClass};
 
 /// The longest head of the kit.
 const LONGEST: usize = 640;
@@ -265,6 +265,14 @@ impl Case {
     pub(super) fn with_rows(mut self, setup: &Setup, dice: &mut Dice) -> Self {
         if setup.needs.reads.any() {
             self.rows = Some(Rows::random(&setup.geometry, self.prompt, dice));
+        }
+        self
+    }
+
+    /// With these classes in place of random ones.
+    pub(super) fn with_classes(mut self, classes: &[TokenClass]) -> Self {
+        if let Some(rows) = &mut self.rows {
+            rows.set_classes(classes);
         }
         self
     }

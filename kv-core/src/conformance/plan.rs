@@ -215,6 +215,7 @@ fn grown(len: usize, growth: Growth) -> usize {
         Growth::Append => usize::MAX / 1024,
         Growth::Ring { sinks, recent } => len.max(sinks.saturating_add(recent)),
         Growth::EvictLowest { limit, .. } => len.max(limit),
+        Growth::Protect { most, .. } => len.max(most.min(usize::MAX / 1024)),
     }
 }
 
@@ -316,9 +317,10 @@ pub fn plan_uses_what_it_asked_for<C: PolicyConfig>(configs: &[fn() -> C]) -> Re
         };
         // Without the scores it asked for, reading them is a panic.
         catch_unwind(AssertUnwindSafe(run)).map_or(true, |kept| {
-            kept.growth
-                .iter()
-                .any(|growth| matches!(growth, Growth::EvictLowest { .. }))
+            let ranks = |growth: &Growth| {
+                matches!(growth, Growth::EvictLowest { .. } | Growth::Protect { .. })
+            };
+            kept.growth.iter().any(ranks)
         })
     };
     for config in configs {

@@ -3,10 +3,12 @@ use super::{
     case::Case,
     dice::Dice,
     failure::Failure,
+    rows::class,
     setup::{Setup, setups},
 };
 use crate::{
-    Cadence, Kept, Observation, Pins, PolicyConfig, Position, Room, SeqId, checker::Replay,
+    Cadence, Kept, Observation, Pins, PolicyConfig, Position, Room, SeqId, TokenClass,
+    checker::Replay,
 };
 
 const STEPS: usize = 1000;
@@ -125,8 +127,10 @@ impl<'a> Run<'a> {
         self.replay
             .open(running.seq, prompt, self.setup.demand(prompt), &self.pins)
             .map_err(|full| self.fail(&running, format!("is refused a prompt: {full}")))?;
+        let classes: Vec<TokenClass> = (0..prompt).map(|_| class(&mut self.dice)).collect();
+        self.classify(&running, 0, &classes)?;
         for layer in 0..self.setup.geometry.layers {
-            let kept = self.plan(layer, prompt)?;
+            let kept = self.plan(layer, &classes)?;
             self.replay
                 .write_prompt(running.seq, layer, prompt, &kept)
                 .map_err(|error| {
@@ -140,11 +144,25 @@ impl<'a> Run<'a> {
         Ok(running)
     }
 
-    fn plan(&mut self, layer: usize, prompt: usize) -> Result<Kept, Failure> {
+    /// Says what kind of text tokens are.
+    fn classify(
+        &mut self,
+        running: &Running,
+        first: usize,
+        classes: &[TokenClass],
+    ) -> Result<(), Failure> {
+        let first = Position::new(first);
+        let said = self.replay.classify(running.seq, first, classes);
+        said.map_err(|error| self.fail(running, error))
+    }
+
+    fn plan(&mut self, layer: usize, classes: &[TokenClass]) -> Result<Kept, Failure> {
+        let prompt = classes.len();
         let mut row = || (0..prompt).map(|_| self.dice.unit()).collect();
         let scores = (0..self.setup.geometry.kv_heads).map(|_| row()).collect();
         let case = Case::prefill(layer, prompt, self.setup.tokens(prompt), scores)
-            .with_rows(self.setup, &mut self.dice);
+            .with_rows(self.setup, &mut self.dice)
+            .with_classes(classes);
         super::plan::resolve(self.setup, &case, &self.setup.plan(&case)?, &self.pins)
     }
 
@@ -159,6 +177,8 @@ impl<'a> Run<'a> {
                     format!("is refused a token within its bound: {full}"),
                 )
             })?;
+        let class = class(&mut self.dice);
+        self.classify(running, position.index(), &[class])?;
         for layer in 0..self.setup.geometry.layers {
             self.replay
                 .append(running.seq, layer, position)

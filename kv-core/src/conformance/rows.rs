@@ -28,6 +28,15 @@ pub(super) struct Rows {
     classes: Vec<TokenClass>,
 }
 
+/// A random class, plain as a rule.
+pub(super) fn class(dice: &mut Dice) -> TokenClass {
+    match dice.below(6) {
+        0 => TokenClass::Special,
+        1 => TokenClass::Punctuation,
+        _ => TokenClass::Plain,
+    }
+}
+
 impl Rows {
     /// Random rows. Now and then all keys of a prompt are the same.
     pub(super) fn random(geometry: &Geometry, prompt: usize, dice: &mut Dice) -> Self {
@@ -46,11 +55,6 @@ impl Rows {
         if dice.below(8) == 0 {
             keys.fill(0.5);
         }
-        let class = |_| match dice.below(6) {
-            0 => TokenClass::Special,
-            1 => TokenClass::Punctuation,
-            _ => TokenClass::Plain,
-        };
         Self {
             head_dim,
             group,
@@ -59,8 +63,13 @@ impl Rows {
             keys,
             values,
             output_norms,
-            classes: (0..prompt).map(class).collect(),
+            classes: (0..prompt).map(|_| class(dice)).collect(),
         }
+    }
+
+    /// With these classes, one for each token.
+    pub(super) fn set_classes(&mut self, classes: &[TokenClass]) {
+        self.classes.copy_from_slice(classes);
     }
 
     /// What of them a policy reads.

@@ -113,6 +113,8 @@ mutants! {
     is_ragged_and_says_it_is_not: ScoresConfig<scores::SaysEven>, plan_is_even_unless_ragged, "heads are even";
     grows_to_an_even_limit: ScoresConfig<scores::EvenLimits>, plan_fits_its_bound, "once its heads have grown";
     grows_to_an_even_limit_in_the_ledger: ScoresConfig<scores::EvenLimits>, replay_keeps_every_byte, "its bound is";
+    protects_on_top_of_its_room: ScoresConfig<scores::OnTop>, plan_fits_its_bound, "once its heads have grown";
+    protects_on_top_of_its_room_in_the_ledger: ScoresConfig<scores::OnTop>, replay_keeps_every_byte, "its bound is";
     keeps_the_lowest: ScoresConfig<scores::Lowest>, keeps_the_best, "and drops position";
     of_equals_keeps_the_later: ScoresConfig<scores::LaterWins>, keeps_the_best, "and drops position";
     gives_an_equal_head_less: ScoresConfig<scores::LastHeadWins>, ties_go_to_the_lower_head, "with the same scores";

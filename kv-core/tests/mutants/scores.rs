@@ -6,11 +6,11 @@ use std::{
 
 use kv_core::{
     Budget, ConfigError, Geometry, Growth, KeepPlan, LayerView, Needs, Observation, Pins, Policy,
-    PolicyConfig, Room, schemars::JsonSchema,
+    PolicyConfig, Protected, Room, schemars::JsonSchema,
 };
 use serde::{Deserialize, Serialize};
 
-crate::faults! { Nothing FloorTwice SaysEven EvenLimits NoWindow Lowest LaterWins Saves Overspends LastHeadWins ChangesRoom WatchesForNothing }
+crate::faults! { Nothing FloorTwice SaysEven EvenLimits OnTop NoWindow Lowest LaterWins Saves Overspends LastHeadWins ChangesRoom WatchesForNothing }
 
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, bound = "")]
@@ -94,7 +94,20 @@ impl Policy for Scores {
             } else {
                 slots.len() + spare / heads
             };
-            keep.grow(head, Growth::EvictLowest { limit, recent: 1 });
+            let growth = if self.fault == Fault::OnTop {
+                Growth::Protect {
+                    classes: Protected {
+                        special: true,
+                        punctuation: false,
+                    },
+                    limit,
+                    recent: 1,
+                    most: usize::MAX,
+                }
+            } else {
+                Growth::EvictLowest { limit, recent: 1 }
+            };
+            keep.grow(head, growth);
         }
     }
 }

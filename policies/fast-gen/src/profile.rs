@@ -1,0 +1,76 @@
+//! Which strategy a head gets: the leanest that recovers enough of its attention on the prompt.
+use kv_core::{LayerView, TokenClass};
+
+use crate::{
+    FastGenConfig,
+    rule::{Rule, Strategy, best},
+};
+
+/// The strategy of a head after its prompt.
+pub(crate) fn strategy(config: &FastGenConfig, view: &LayerView<'_>, head: usize) -> Strategy {
+    let recovered = recovered(config, view, head);
+    // NaN recovers nothing.
+    let is_enough = |&(_, share): &(Strategy, f64)| share >= config.recovery;
+    let lean = Strategy::ALL.into_iter().zip(recovered);
+    lean.into_iter()
+        .find(is_enough)
+        .map_or(Strategy::Full, |(strategy, _)| strategy)
+}
+
+/// Share of the attention that each strategy but the full one recovers: over all queries of the group, the mean of what lies
+/// on tokens that it keeps. Query `i` sees the window that ends at `i`, and all heavy hitters of the prompt before it.
+fn recovered(config: &FastGenConfig, view: &LayerView<'_>, head: usize) -> [f64; 4] {
+    let local = Rule::new(config, Strategy::Local, view.prompt).local();
+    let first = first_keepers(config, view, head);
+    let mut mass = [0.0; 5];
+    for query_head in head * view.group()..(head + 1) * view.group() {
+        for query in 0..view.prompt {
+            let row = view.attention(query_head, query);
+            let window = (query + 1).saturating_sub(local);
+            for (token, &weight) in row.iter().enumerate() {
+                let last = if token < window {
+                    Strategy::Full
+                } else {
+                    Strategy::Local
+                };
+                mass[first[token].min(last) as usize] += f64::from(weight);
+            }
+        }
+    }
+    let queries = rows(view.group() * view.prompt);
+    let mut sum = 0.0;
+    std::array::from_fn(|strategy| {
+        sum += mass[strategy] / queries;
+        sum
+    })
+}
+
+/// The first strategy that keeps each token for every query that can see it.
+fn first_keepers(config: &FastGenConfig, view: &LayerView<'_>, head: usize) -> Vec<Strategy> {
+    let of_class = |class: &TokenClass| match class {
+        TokenClass::Special => Strategy::Special,
+        TokenClass::Punctuation => Strategy::Punctuation,
+        TokenClass::Plain => Strategy::Full,
+    };
+    let mut first: Vec<Strategy> = view.classes().iter().map(of_class).collect();
+    let plain: Vec<usize> = (0..view.prompt)
+        .filter(|&token| first[token] == Strategy::Full)
+        .collect();
+    for strategy in [Strategy::Local, Strategy::Heavy] {
+        let rule = Rule::new(config, strategy, view.prompt);
+        let window = view.prompt.saturating_sub(rule.local());
+        let others = &plain[..plain.partition_point(|&token| token < window)];
+        for token in best(view, head, others, rule.heavy()) {
+            first[token] = strategy;
+        }
+    }
+    first
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "query counts are far below 2^52"
+)]
+const fn rows(count: usize) -> f64 {
+    count as f64
+}
