@@ -32,11 +32,19 @@ macro_rules! policies {
 
 policies! {
     "ada-kv": kv_policy_ada_kv::AdaKvConfig;
+    "chunk-kv": kv_policy_chunk_kv::ChunkKvConfig;
+    "critical-kv": kv_policy_critical_kv::CriticalKvConfig;
     "duo-attention": kv_policy_duo_attention::DuoAttentionConfig;
+    "expected-attention": kv_policy_expected_attention::ExpectedAttentionConfig;
     "fast-gen": kv_policy_fast_gen::FastGenConfig;
     "h2o": kv_policy_h2o::H2oConfig;
     "head-kv": kv_policy_head_kv::HeadKvConfig;
+    "k-norm": kv_policy_k_norm::KNormConfig;
+    "key-diff": kv_policy_key_diff::KeyDiffConfig;
+    "lag-kv": kv_policy_lag_kv::LagKvConfig;
     "pyramid-kv": kv_policy_pyramid_kv::PyramidKvConfig;
     "snap-kv": kv_policy_snap_kv::SnapKvConfig;
+    "snap-stream": kv_policy_snap_stream::SnapStreamConfig;
     "streaming-llm": kv_policy_streaming_llm::StreamingLlmConfig;
+    "tova": kv_policy_tova::TovaConfig;
 }

@@ -93,6 +93,79 @@ async fn snap_kv_compresses_the_prompt_and_appends_the_answer() {
     assert_eq!(all(&report), [BUDGET + APPENDED; LAYERS * HEADS]);
 }
 
+/// Methods that choose equally many tokens of the prompt in every head, each by a score of its own, and append the answer.
+macro_rules! appending {
+    ($($feature:literal: $name:ident;)+) => {$(
+        #[cfg(feature = $feature)]
+        #[tokio::test(flavor = "multi_thread")]
+        async fn $name() {
+            let report = run(quarter($feature)).await;
+            assert_eq!(all(&report), [BUDGET + APPENDED; LAYERS * HEADS]);
+        }
+    )+};
+}
+
+appending! {
+    "critical-kv": critical_kv_reads_the_output_projection_from_the_models_file;
+    "expected-attention": expected_attention_knows_how_the_model_turns_its_queries;
+    "k-norm": k_norm_keeps_short_keys;
+    "key-diff": key_diff_keeps_keys_that_are_not_alike;
+    "lag-kv": lag_kv_keeps_what_the_next_partition_does_not_say;
+}
+
+#[cfg(feature = "tova")]
+#[tokio::test(flavor = "multi_thread")]
+async fn tova_never_holds_more_than_the_budget() {
+    let report = run(quarter("tova")).await;
+    assert_eq!(all(&report), [BUDGET; LAYERS * HEADS]);
+}
+
+/// Whole chunks of 20, and no more than fit.
+#[cfg(feature = "chunk-kv")]
+#[tokio::test(flavor = "multi_thread")]
+async fn chunk_kv_keeps_whole_chunks() {
+    let report = run(quarter("chunk-kv")).await;
+    assert_eq!(all(&report), [BUDGET / 20 * 20 + APPENDED; LAYERS * HEADS]);
+}
+
+#[cfg(feature = "snap-stream")]
+#[tokio::test(flavor = "multi_thread")]
+async fn snap_stream_holds_a_choice_of_the_prompt_and_a_ring() {
+    let cache = quarter("snap-stream").set("recent", 8);
+    let report = run(cache.clone()).await;
+    // 11 tokens were appended, and the ring has room for 8.
+    assert_eq!(all(&report), [BUDGET; LAYERS * HEADS]);
+    let report = run(cache.set("over", "ada-kv")).await;
+    assert_eq!(layer_sums(&report), [HEADS * BUDGET; LAYERS]);
+}
+
+/// Each head is as long as its rule makes it, and all are within the budget together.
+#[cfg(feature = "fast-gen")]
+#[tokio::test(flavor = "multi_thread")]
+async fn fast_gen_gives_every_head_its_rule() {
+    let report = run(quarter("fast-gen")).await;
+    let lens = all(&report);
+    assert!(lens.iter().any(|&len| len != lens[0]), "{lens:?}");
+    for sum in layer_sums(&report) {
+        assert!(sum <= HEADS * BUDGET, "{sum}");
+    }
+}
+
+#[cfg(all(
+    feature = "ada-kv",
+    feature = "key-diff",
+    feature = "expected-attention"
+))]
+#[tokio::test(flavor = "multi_thread")]
+async fn ada_kv_splits_by_the_scores_of_any_method() {
+    for over in ["key-diff", "expected-attention"] {
+        let report = run(quarter("ada-kv").set("over", over)).await;
+        assert_eq!(layer_sums(&report), [HEADS * (BUDGET + APPENDED); LAYERS]);
+        let lens = all(&report);
+        assert!(lens.iter().any(|&len| len != lens[0]), "{lens:?}");
+    }
+}
+
 #[cfg(feature = "pyramid-kv")]
 #[tokio::test(flavor = "multi_thread")]
 async fn pyramid_kv_gives_low_layers_more() {

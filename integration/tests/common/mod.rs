@@ -53,6 +53,7 @@ pub(crate) fn compressed(policy: &str) -> CacheConfig {
     match policy {
         // Its size is its own business.
         "duo-attention" => config.set("sinks", 4).set("recent", 28),
+        "snap-stream" => config.budget(Budget::Tokens(64)).set("recent", 16),
         _ => config.budget(Budget::Tokens(64)),
     }
 }

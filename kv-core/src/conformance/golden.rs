@@ -1,13 +1,15 @@
 //! Plans and caches that the method's own code made.
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use super::{
     case::Case,
     config::fail,
-    failure::Failure,
+    failure::{Failure, panic_text},
     setup::{bind, model, written},
 };
 use crate::{
-    Budget, Demand, Geometry, KeepPlan, Kept, Ledger, Pins, Policy, PolicyConfig, Position, SeqId,
-    granted,
+    Budget, Demand, Geometry, KeepPlan, Kept, Ledger, Pins, Policy, PolicyConfig, Position,
+    PromptRows, Reads, SeqId, granted,
 };
 
 /// The model that golden plans are made for: `kv_heads` heads, 16 tokens per page, 4,096 positions.
@@ -44,56 +46,93 @@ impl Golden<'_> {
     ///
     /// If it keeps other positions in any head, or refuses the configuration.
     pub fn check<C: PolicyConfig>(&self, config: C) -> Result<(), Failure> {
-        let heads = self.kept.len();
         let text = written(&config);
-        let kept = plan(
-            config,
-            &geometry(heads),
-            self.budget,
-            self.layer,
-            self.prompt,
-            self.scores,
-        )?;
-        for (head, (found, expected)) in kept.slots.iter().zip(self.kept).enumerate() {
+        let found = self.found(config, None)?;
+        for (head, (found, expected)) in found.kept.slots.iter().zip(self.kept).enumerate() {
             if found != expected {
-                let case = format!(
-                    "the configuration {text}, budget {}, a prompt of {}",
-                    self.budget, self.prompt
-                );
-                return Err(Failure::new(
-                    C::NAME,
-                    case,
-                    format!("keeps {found:?} of head {head}, not {expected:?}"),
-                ));
+                let reason = format!("keeps {found:?} of head {head}, not {expected:?}");
+                return Err(self.failure::<C>(&text, reason));
             }
         }
         Ok(())
     }
+
+    /// What a policy makes of the prompt, with `rows` for one that reads it.
+    pub(super) fn found<C: PolicyConfig>(
+        &self,
+        config: C,
+        rows: Option<&PromptRows<'_>>,
+    ) -> Result<Found, Failure> {
+        let text = written(&config);
+        let mut geometry = geometry(self.kept.len());
+        if let Some(rows) = rows {
+            (geometry.group, geometry.head_dim) = (rows.group, rows.head_dim);
+        }
+        let policy = bound(config, &geometry, self.budget)?;
+        let run = || self.ask(&policy, &geometry, rows);
+        catch_unwind(AssertUnwindSafe(run))
+            .map_err(|panic| self.failure::<C>(&text, format!("panics: {}", panic_text(&*panic))))
+    }
+
+    /// Shows the prompt to a policy, and of `rows` the parts that it reads.
+    fn ask(
+        &self,
+        policy: &impl Policy,
+        geometry: &Geometry,
+        rows: Option<&PromptRows<'_>>,
+    ) -> Found {
+        let needs = policy.needs();
+        let scores = if self.scores.is_empty() {
+            vec![vec![0.0; self.prompt]; geometry.kv_heads]
+        } else {
+            self.scores.to_vec()
+        };
+        let tokens = granted(policy, &needs, geometry, self.budget, self.prompt);
+        let case = Case::prefill(self.layer, self.prompt, tokens, scores);
+        let rows = rows.map(|rows| shown(rows, needs.reads));
+        case.view(&needs, |view| {
+            let view = match &rows {
+                Some(rows) if needs.reads.any() => view.with_rows(rows),
+                _ => *view,
+            };
+            let mut keep = KeepPlan::all(geometry.kv_heads);
+            policy.plan(&view, &mut keep);
+            Found {
+                kept: keep.resolve(&view, &Pins::default()),
+                ranks: policy.scorer().map(|scorer| scorer.scores(&view)),
+            }
+        })
+    }
+
+    /// A failure of the policy for this prompt.
+    pub(super) fn failure<C: PolicyConfig>(&self, config: &str, reason: String) -> Failure {
+        let case = format!(
+            "the configuration {config}, budget {}, a prompt of {}",
+            self.budget, self.prompt
+        );
+        Failure::new(C::NAME, case, reason)
+    }
 }
 
-/// Binds a policy and carries out its plan for one prompt.
-fn plan<C: PolicyConfig>(
-    config: C,
-    geometry: &Geometry,
-    budget: Budget,
-    layer: usize,
-    prompt: usize,
-    scores: &[Vec<f32>],
-) -> Result<Kept, Failure> {
-    let policy = bound(config, geometry, budget)?;
-    let needs = policy.needs();
-    let scores = if scores.is_empty() {
-        vec![vec![0.0; prompt]; geometry.kv_heads]
-    } else {
-        scores.to_vec()
-    };
-    let tokens = granted(&policy, &needs, geometry, budget, prompt);
-    let case = Case::prefill(layer, prompt, tokens, scores);
-    Ok(case.view(&needs, |view| {
-        let mut keep = KeepPlan::all(geometry.kv_heads);
-        policy.plan(view, &mut keep);
-        keep.resolve(view, &Pins::default())
-    }))
+/// What a policy makes of a prompt.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) kept: Kept,
+    /// Its own scores, `[H][n]`, if it ranks.
+    pub(super) ranks: Option<Vec<Vec<f32>>>,
+}
+
+/// The parts of the rows that a policy reads.
+fn shown<'a>(rows: &PromptRows<'a>, reads: Reads) -> PromptRows<'a> {
+    PromptRows {
+        queries: rows.queries.filter(|_| reads.queries),
+        keys: rows.keys.filter(|_| reads.keys),
+        values: rows.values.filter(|_| reads.values),
+        rotation: rows.rotation.filter(|_| reads.rotation),
+        output_norms: rows.output_norms.filter(|_| reads.output_norms),
+        classes: rows.classes.filter(|_| reads.classes),
+        ..*rows
+    }
 }
 
 fn bound<C: PolicyConfig>(
@@ -129,7 +168,14 @@ pub fn decode<C: PolicyConfig + Clone>(
         |error: &dyn std::fmt::Display| fail(&config, format!("is refused by the ledger: {error}"));
     let policy = bound(config.clone(), &geometry, budget)?;
     let needs = policy.needs();
-    let kept = plan(config.clone(), &geometry, budget, 0, prompt, &[])?;
+    let one_prompt = Golden {
+        budget,
+        layer: 0,
+        prompt,
+        scores: &[],
+        kept: &[],
+    };
+    let kept = one_prompt.ask(&policy, &geometry, None).kept;
     let tokens = granted(&policy, &needs, &geometry, budget, prompt);
     let demand = Demand::new(&policy, &needs, &geometry, prompt, tokens);
     let mut ledger = Ledger::new(

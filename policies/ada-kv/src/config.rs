@@ -1,7 +1,8 @@
 //! What a user writes, and what of it is refused.
 use kv_core::{
-    Budget, ConfigError, Geometry, LayerShares, PolicyConfig, Pooling, Pyramid, PyramidRounding,
-    Reduce, ReductionOrder, ScoreKind, WindowedScore, schemars::JsonSchema,
+    Budget, ConfigError, Geometry, LayerShares, Needs, Over, Policy, PolicyConfig, Pooling,
+    Pyramid, PyramidRounding, Reduce, ReductionOrder, Registry, ScoreKind, WindowedScore,
+    schemars::JsonSchema,
 };
 use serde::{Deserialize, Serialize};
 
@@ -47,10 +48,13 @@ pub enum Decode {
 }
 
 /// Configuration of [`AdaKv`].
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(crate = "kv_core::schemars")]
 pub struct AdaKvConfig {
+    /// Another policy, whose score ranks the prompt tokens: then `score`, `window`, `kernel`, `pooling`, `group` and `order` are
+    /// left out.
+    pub over: Option<Over>,
     /// What ranks the prompt tokens of a head.
     pub score: ScoreKind,
     /// Newest prompt tokens that every KV head keeps, from 1 to the budget; with `score = "window"`, their queries are the
@@ -85,7 +89,7 @@ pub struct AdaKvConfig {
     /// window aside. With `layers = "pyramid"` only, and 20 where it is left out.
     #[schemars(range(min = 1.0))]
     pub beta: Option<f64>,
-    /// What happens to the heads while decoding; `"evict"` needs `score = "accumulated"`.
+    /// What happens to the heads while decoding; `"evict"` needs `score = "accumulated"`, or `over` a policy that evicts.
     pub decode: Decode,
 }
 
@@ -93,6 +97,7 @@ impl Default for AdaKvConfig {
     /// The authors' score, and the `alpha` of their experiments with KV heads; budgets that sum to the budget.
     fn default() -> Self {
         Self {
+            over: None,
             score: ScoreKind::Window,
             window: 32,
             kernel: 7,
@@ -118,19 +123,38 @@ impl PolicyConfig for AdaKvConfig {
     type Policy = AdaKv;
 
     fn bind(self, geometry: &Geometry, budget: Budget) -> Result<AdaKv, ConfigError> {
-        let score = self.score();
-        score.check(Self::NAME, geometry, budget)?;
+        self.bind_in(&Registry::default(), geometry, budget)
+    }
+
+    fn bind_in(
+        self,
+        registry: &Registry,
+        geometry: &Geometry,
+        budget: Budget,
+    ) -> Result<AdaKv, ConfigError> {
+        let mut score = self.score();
+        let over = match &self.over {
+            Some(over) => Some(self.bind_over(over, registry, geometry, budget)?),
+            None => {
+                score.check(Self::NAME, geometry, budget)?;
+                self.check_decode()?;
+                None
+            }
+        };
+        if let Some(over) = &over {
+            // What the other policy never drops takes the place of the window.
+            score.window = over.needs().min_tokens;
+        }
         self.check_split(geometry)?;
-        self.check_decode()?;
-        let pyramid = self.pyramid(geometry)?;
-        let is_unlimited = budget == Budget::Full;
-        Ok(AdaKv::new(
-            self,
+        let pyramid = self.pyramid(geometry, score.window)?;
+        Ok(AdaKv {
             score,
+            over,
             pyramid,
-            geometry.kv_heads,
-            is_unlimited,
-        ))
+            heads: geometry.kv_heads,
+            is_unlimited: budget == Budget::Full,
+            config: self,
+        })
     }
 }
 
@@ -206,7 +230,7 @@ impl AdaKvConfig {
         Ok(())
     }
 
-    fn pyramid(&self, geometry: &Geometry) -> Result<Option<Pyramid>, ConfigError> {
+    fn pyramid(&self, geometry: &Geometry, window: usize) -> Result<Option<Pyramid>, ConfigError> {
         match (self.layers, self.beta) {
             (LayerShares::Uniform, None) => Ok(None),
             (LayerShares::Uniform, Some(beta)) => Err(ConfigError::out_of_range(
@@ -218,7 +242,7 @@ impl AdaKvConfig {
             (LayerShares::Pyramid, beta) => {
                 let pyramid = Pyramid {
                     layers: geometry.layers,
-                    window: self.window,
+                    window,
                     beta: beta.unwrap_or(DEFAULT_BETA),
                     rounding: match self.rounding {
                         SplitRounding::Exact => PyramidRounding::Exact,
@@ -228,6 +252,86 @@ impl AdaKvConfig {
                 pyramid.check(Self::NAME)?;
                 Ok(Some(pyramid))
             }
+        }
+    }
+}
+
+/// With `over`.
+impl AdaKvConfig {
+    /// Builds the policy that ranks, and refuses what is not its to say.
+    fn bind_over(
+        &self,
+        over: &Over,
+        registry: &Registry,
+        geometry: &Geometry,
+        budget: Budget,
+    ) -> Result<Box<dyn Policy>, ConfigError> {
+        self.check_left_out()?;
+        let policy = over.bind_scorer((Self::NAME, "over"), registry, geometry, budget)?;
+        let Needs {
+            observation,
+            min_tokens,
+            ..
+        } = policy.needs();
+        let is_bounded = budget != Budget::Full;
+        if self.decode == Decode::Evict && is_bounded && !observation.watches_decode() {
+            let allowed = format!(
+                "append with `over` = `{}`: new tokens get no such score to be evicted by",
+                over.policy()
+            );
+            return Err(ConfigError::out_of_range(
+                Self::NAME,
+                "decode",
+                "evict",
+                allowed,
+            ));
+        }
+        if budget
+            .fixed_tokens(geometry)
+            .is_some_and(|most| most < min_tokens)
+        {
+            let allowed = format!("at least {min_tokens} tokens per KV head, which `over` needs");
+            return Err(ConfigError::Budget {
+                value: budget.to_string(),
+                allowed,
+            });
+        }
+        Ok(policy)
+    }
+
+    /// With `over`, the fields of the score are left out.
+    fn check_left_out(&self) -> Result<(), ConfigError> {
+        let own = Self::default();
+        let pooling = match self.pooling {
+            Pooling::None => "none",
+            Pooling::Average => "average",
+            Pooling::Max => "max",
+        };
+        let group = match self.group {
+            Reduce::Mean => "mean",
+            Reduce::Sum => "sum",
+            Reduce::Max => "max",
+        };
+        let order = match self.order {
+            ReductionOrder::GroupThenPool => "group-then-pool",
+            ReductionOrder::PoolThenGroup => "pool-then-group",
+        };
+        let fields = [
+            ("score", self.score != own.score, "accumulated".to_owned()),
+            ("window", self.window != own.window, self.window.to_string()),
+            ("kernel", self.kernel != own.kernel, self.kernel.to_string()),
+            ("pooling", self.pooling != own.pooling, pooling.to_owned()),
+            ("group", self.group != own.group, group.to_owned()),
+            ("order", self.order != own.order, order.to_owned()),
+        ];
+        match fields.into_iter().find(|(_, is_set, _)| *is_set) {
+            None => Ok(()),
+            Some((field, _, value)) => Err(ConfigError::out_of_range(
+                Self::NAME,
+                field,
+                value,
+                "left out with `over`: the other policy has a score of its own",
+            )),
         }
     }
 }

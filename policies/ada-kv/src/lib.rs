@@ -5,11 +5,12 @@
 //!
 //! All heads' scores of a layer are ranked together. A head is given as many tokens as it has among the best of the
 //! layer, tempered by a safeguard that leaves every head a part of its even share; it then keeps its own best tokens and
-//! the window of newest ones. The layer's total is what even shares would come to. The score is `SnapKV`'s window score
-//! or H2O's accumulated attention.
+//! the window of newest ones. The layer's total is what even shares would come to. The score is `SnapKV`'s window score,
+//! H2O's accumulated attention, or that of any policy that ranks a prompt.
 #![forbid(unsafe_code)]
 
 mod config;
+mod over;
 mod policy;
 mod split;
 

@@ -1,44 +1,32 @@
 //! One layer's plan.
 use kv_core::{
-    Growth, KeepPlan, LayerView, Needs, Observation, Policy, Pyramid, Room, WindowedScore,
+    Growth, KeepPlan, LayerView, Needs, Observation, Policy, Pyramid, Room, Scorer, WindowedScore,
 };
 
 use crate::{AdaKvConfig, Decode, Safeguard, SplitRounding, split};
 
-/// The window in every head, and of the other prompt tokens as many as the head's scores ask for.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// What is never dropped in every head, the window for one, and of the other prompt tokens as many as the head's scores
+/// ask for.
+#[derive(Debug)]
 pub struct AdaKv {
-    config: AdaKvConfig,
-    score: WindowedScore,
+    pub(crate) config: AdaKvConfig,
+    /// With `over`, its window is what that policy needs.
+    pub(crate) score: WindowedScore,
+    /// What ranks the tokens, if it is another policy.
+    pub(crate) over: Option<Box<dyn Policy>>,
     /// `None`: all layers alike.
-    pyramid: Option<Pyramid>,
+    pub(crate) pyramid: Option<Pyramid>,
     /// `H`.
-    heads: usize,
+    pub(crate) heads: usize,
     /// No budget: nothing is dropped.
-    is_unlimited: bool,
+    pub(crate) is_unlimited: bool,
 }
 
 impl AdaKv {
-    pub(crate) const fn new(
-        config: AdaKvConfig,
-        score: WindowedScore,
-        pyramid: Option<Pyramid>,
-        heads: usize,
-        is_unlimited: bool,
-    ) -> Self {
-        Self {
-            config,
-            score,
-            pyramid,
-            heads,
-            is_unlimited,
-        }
-    }
-
     /// Tokens per KV head of a layer besides the window, as an average over its heads.
     ///
     /// A prompt that fits into the budget needs no pyramid.
-    fn base(&self, layer: usize, prompt: usize, budget: usize) -> usize {
+    pub(crate) fn base(&self, layer: usize, prompt: usize, budget: usize) -> usize {
         let base = self.score.base(budget);
         match self.pyramid {
             Some(pyramid) if base < self.score.ranked(prompt) => {
@@ -49,11 +37,11 @@ impl AdaKv {
         }
     }
 
-    const fn is_even(&self, layer: usize) -> bool {
+    pub(crate) const fn is_even(&self, layer: usize) -> bool {
         layer < self.config.skip
     }
 
-    fn rounds_as_authors(&self) -> bool {
+    pub(crate) fn rounds_as_authors(&self) -> bool {
         self.config.safeguard == Safeguard::Mix && self.config.rounding == SplitRounding::Authors
     }
 
@@ -70,12 +58,12 @@ impl AdaKv {
         if self.config.normalize {
             split::weigh(&mut scores, base);
         }
-        let counts = split::counts(&scores, total, 0);
+        let (counts, bases) = (split::counts(&scores, total, 0), vec![base; view.heads()]);
         if self.rounds_as_authors() {
-            return split::mix_as_authors(&counts, base, self.config.alpha);
+            return split::mix_as_authors(&counts, &bases, self.config.alpha);
         }
         let limits: Vec<usize> = scores.iter().map(Vec::len).collect();
-        split::mix(&counts, base, self.config.alpha, &limits)
+        split::mix(&counts, &bases, self.config.alpha, &limits)
     }
 
     fn floor(&self, base: usize) -> usize {
@@ -83,16 +71,15 @@ impl AdaKv {
         split::guaranteed(cap, self.config.alpha, self.score.window)
     }
 
-    /// A head that may not grow past `limit`.
-    fn grow(&self, head: usize, limit: usize, keep: &mut KeepPlan) {
+    /// A head that may not grow past `limit`, and never drops its `recent` newest tokens.
+    fn grow(&self, head: usize, limit: usize, recent: usize, keep: &mut KeepPlan) {
         if self.config.decode == Decode::Evict {
-            let recent = self.score.window;
             keep.grow(head, Growth::EvictLowest { limit, recent });
         }
     }
 
     /// Everything fits: the heads share what the layer's room still has.
-    fn grow_into(&self, room: &Room, lens: &[usize], keep: &mut KeepPlan) {
+    fn grow_into(&self, room: &Room, lens: &[usize], recent: &[usize], keep: &mut KeepPlan) {
         let spare = match room {
             Room::Together(total) => total.saturating_sub(lens.iter().sum()) / lens.len().max(1),
             _ => 0,
@@ -102,19 +89,25 @@ impl AdaKv {
                 Room::Each(limit) => *limit,
                 _ => len.saturating_add(spare),
             };
-            self.grow(head, limit, keep);
+            self.grow(head, limit, recent[head], keep);
         }
     }
 }
 
 impl Policy for AdaKv {
     fn needs(&self) -> Needs {
-        let needs = self.score.needs(self.is_unlimited);
+        let needs = match &self.over {
+            Some(over) => self.needs_over(over.needs()),
+            None => self.score.needs(self.is_unlimited),
+        };
         match self.config.decode {
             _ if self.is_unlimited => needs,
             Decode::Append => needs,
             Decode::Evict => Needs {
-                observation: Observation::Rows,
+                observation: match needs.observation {
+                    Observation::Latest => Observation::Latest,
+                    _ => Observation::Rows,
+                },
                 appends: false,
                 ..needs
             },
@@ -155,6 +148,10 @@ impl Policy for AdaKv {
         ))
     }
 
+    fn scorer(&self) -> Option<&dyn Scorer> {
+        Some(self)
+    }
+
     fn plan(&self, view: &LayerView<'_>, keep: &mut KeepPlan) {
         if view.budget == usize::MAX {
             return;
@@ -163,9 +160,17 @@ impl Policy for AdaKv {
         let lens: Vec<usize> = (0..view.heads()).map(|head| view.len(head)).collect();
         let room = self.room(view.layer, view.prompt, view.budget);
         if room.holds(&lens) {
-            return self.grow_into(&room, &lens, keep);
+            return self.grow_into(&room, &lens, &self.recent(view), keep);
         }
         let base = self.base(view.layer, view.prompt, view.budget);
+        if self.over.is_some() {
+            let recent = self.recent(view);
+            let kept = self.keep_over(view, window.saturating_add(base), keep);
+            for (head, limit) in kept.into_iter().enumerate() {
+                self.grow(head, limit, recent[head], keep);
+            }
+            return;
+        }
         let is_ranked_as_one = self.config.safeguard == Safeguard::Guarantee
             && self.config.decode == Decode::Append
             && !self.is_even(view.layer);
@@ -175,7 +180,7 @@ impl Policy for AdaKv {
         }
         for (head, count) in self.given(view, base).into_iter().enumerate() {
             keep.top(head, count, window);
-            self.grow(head, window.saturating_add(count), keep);
+            self.grow(head, window.saturating_add(count), window, keep);
         }
     }
 }
@@ -286,7 +291,7 @@ mod tests {
             skip: 1,
             ..small(0.0, Safeguard::Mix)
         };
-        assert_eq!(lens(config), [4, 4]);
+        assert_eq!(lens(config.clone()), [4, 4]);
         let policy = bound(config, 2, Budget::Tokens(4));
         assert_eq!(policy.room(0, 7, 4), Room::Each(4));
         assert_eq!(policy.room(1, 7, 4), Room::Together(8));
@@ -296,7 +301,7 @@ mod tests {
     fn an_evicting_head_stays_as_long_as_it_was_made() {
         for safeguard in [Safeguard::Mix, Safeguard::Guarantee] {
             let config = small(0.75, safeguard);
-            let (slots, growth) = kept(evicting(config));
+            let (slots, growth) = kept(evicting(config.clone()));
             assert_eq!(slots, kept(config).0);
             for (slots, growth) in slots.iter().zip(growth) {
                 let limit = slots.len();

@@ -50,30 +50,33 @@ fn scaled(score: f32, share: f64) -> f32 {
     (f64::from(score) * share) as f32
 }
 
-/// The counts mixed with even shares of `base` each, `alpha` of the latter, by largest remainder: `base` per head in
+/// The counts mixed with `bases`, the even shares, `alpha` of the latter, by largest remainder: as many as the bases in
 /// all, and at most `limits[h]` for head `h`.
 #[expect(
     clippy::cast_precision_loss,
     reason = "token counts are far below 2^52"
 )]
-pub(crate) fn mix(counts: &[usize], base: usize, alpha: f64, limits: &[usize]) -> Vec<usize> {
-    let weight = |&count: &usize| count as f64 * (1.0 - alpha) + base as f64 * alpha;
-    let weights: Vec<f64> = counts.iter().map(weight).collect();
-    apportion(base.saturating_mul(counts.len()), &weights, limits)
+pub(crate) fn mix(counts: &[usize], bases: &[usize], alpha: f64, limits: &[usize]) -> Vec<usize> {
+    let weight =
+        |(&count, &base): (&usize, &usize)| count as f64 * (1.0 - alpha) + base as f64 * alpha;
+    let weights: Vec<f64> = counts.iter().zip(bases).map(weight).collect();
+    apportion(bases.iter().sum(), &weights, limits)
 }
 
 /// The same as the authors round it: the even part down, every head to the nearest (half to even, in `f32`). The sum is
-/// at most half a token per head above `base` each.
+/// at most half a token per head above the bases'.
 #[expect(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     reason = "token counts, of the precision that the authors' code has"
 )]
-pub(crate) fn mix_as_authors(counts: &[usize], base: usize, alpha: f64) -> Vec<usize> {
-    let floor = (base as f64 * alpha).floor() as f32;
-    let head = |&count: &usize| (count as f32 * (1.0 - alpha) as f32 + floor).round_ties_even();
-    counts.iter().map(|count| head(count) as usize).collect()
+pub(crate) fn mix_as_authors(counts: &[usize], bases: &[usize], alpha: f64) -> Vec<usize> {
+    let head = |(&count, &base): (&usize, &usize)| {
+        let floor = (base as f64 * alpha).floor() as f32;
+        (count as f32 * (1.0 - alpha) as f32 + floor).round_ties_even() as usize
+    };
+    counts.iter().zip(bases).map(head).collect()
 }
 
 /// Tokens of a head that the guarantee keeps besides the window: `alpha` of `cap`, at least one, the window first.
@@ -104,11 +107,11 @@ mod tests {
     fn the_two_heads_of_the_method_page() {
         let counts = counts(&page(), 2 * 3, 0);
         assert_eq!(counts, [5, 1]);
-        assert_eq!(mix_as_authors(&counts, 3, 0.5), [4, 2]);
-        assert_eq!(mix_as_authors(&counts, 3, 0.2), [4, 1]);
-        assert_eq!(mix(&counts, 3, 0.5, &[6, 6]), [4, 2]);
+        assert_eq!(mix_as_authors(&counts, &[3; 2], 0.5), [4, 2]);
+        assert_eq!(mix_as_authors(&counts, &[3; 2], 0.2), [4, 1]);
+        assert_eq!(mix(&counts, &[3; 2], 0.5, &[6, 6]), [4, 2]);
         // 4.6 and 1.4: the token that the authors lose goes to the larger remainder.
-        assert_eq!(mix(&counts, 3, 0.2, &[6, 6]), [5, 1]);
+        assert_eq!(mix(&counts, &[3; 2], 0.2, &[6, 6]), [5, 1]);
     }
 
     #[test]
@@ -130,15 +133,15 @@ mod tests {
     #[test]
     fn alpha_runs_from_the_counts_to_even_shares() {
         let counts = [9, 3, 0];
-        assert_eq!(mix(&counts, 4, 0.0, &[20; 3]), counts);
-        assert_eq!(mix(&counts, 4, 1.0, &[20; 3]), [4, 4, 4]);
-        assert_eq!(mix_as_authors(&counts, 4, 0.0), counts);
-        assert_eq!(mix_as_authors(&counts, 4, 1.0), [4, 4, 4]);
+        assert_eq!(mix(&counts, &[4; 3], 0.0, &[20; 3]), counts);
+        assert_eq!(mix(&counts, &[4; 3], 1.0, &[20; 3]), [4, 4, 4]);
+        assert_eq!(mix_as_authors(&counts, &[4; 3], 0.0), counts);
+        assert_eq!(mix_as_authors(&counts, &[4; 3], 1.0), [4, 4, 4]);
     }
 
     #[test]
     fn no_head_is_given_more_than_it_has_and_nothing_is_lost() {
-        assert_eq!(mix(&[9, 3, 0], 4, 0.1, &[5, 20, 20]), [5, 6, 1]);
+        assert_eq!(mix(&[9, 3, 0], &[4; 3], 0.1, &[5, 20, 20]), [5, 6, 1]);
     }
 
     #[test]
@@ -147,9 +150,9 @@ mod tests {
             for base in 1..60 {
                 for first in 0..=2 * base {
                     let counts = [first, 2 * base - first, base, base];
-                    let sum: usize = mix_as_authors(&counts, base, alpha).iter().sum();
+                    let sum: usize = mix_as_authors(&counts, &[base; 4], alpha).iter().sum();
                     assert!(sum <= 4 * base + 2, "{counts:?}, {alpha}");
-                    let exact: usize = mix(&counts, base, alpha, &[2 * base; 4]).iter().sum();
+                    let exact: usize = mix(&counts, &[base; 4], alpha, &[2 * base; 4]).iter().sum();
                     assert_eq!(exact, 4 * base, "{counts:?}, {alpha}");
                 }
             }

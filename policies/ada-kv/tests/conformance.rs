@@ -1,6 +1,6 @@
 //! What every policy must hold.
 use kv_core::{
-    Budget, LayerShares, Pooling, Reduce, ReductionOrder, ScoreKind, conformance,
+    Budget, LayerShares, Over, Pooling, Reduce, ReductionOrder, ScoreKind, conformance,
     conformance::Wrong,
 };
 use kv_policy_ada_kv::{AdaKvConfig, Decode, Safeguard, SplitRounding};
@@ -21,6 +21,44 @@ refuses [
     Wrong::new("decode", r#"{"score": "window", "decode": "evict"}"#),
     Wrong::new("group", r#"{"score": "accumulated", "decode": "evict", "group": "max"}"#),
 ]);
+
+kv_core::conformance!(kit_over_another, [over_what_is_observed, over_what_is_read, a_weighed_pyramid_over];
+also keeps_the_best, rooms_spend_the_budget;
+refuses [
+    Wrong::new("over", r#"{"over": "keep-all"}"#),
+    Wrong::new("score", r#"{"score": "accumulated"}"#),
+    Wrong::new("window", r#"{"window": 64}"#),
+    Wrong::new("kernel", r#"{"kernel": 5}"#).under(Budget::Tokens(64)),
+    Wrong::new("pooling", r#"{"pooling": "average"}"#),
+    Wrong::new("group", r#"{"group": "sum"}"#),
+    Wrong::new("order", r#"{"order": "pool-then-group"}"#),
+    Wrong::new("decode", r#"{"decode": "evict"}"#).under(Budget::Tokens(64)),
+]);
+
+fn over_what_is_observed() -> AdaKvConfig {
+    AdaKvConfig {
+        over: Some(Over::named("snap-kv")),
+        ..AdaKvConfig::default()
+    }
+}
+
+fn over_what_is_read() -> AdaKvConfig {
+    AdaKvConfig {
+        over: Some(Over::named("key-diff")),
+        safeguard: Safeguard::Guarantee,
+        skip: 1,
+        ..AdaKvConfig::default()
+    }
+}
+
+fn a_weighed_pyramid_over() -> AdaKvConfig {
+    AdaKvConfig {
+        normalize: true,
+        layers: LayerShares::Pyramid,
+        beta: Some(4.0),
+        ..over_what_is_observed()
+    }
+}
 
 fn guaranteed() -> AdaKvConfig {
     AdaKvConfig {
@@ -82,6 +120,15 @@ fn the_authors() -> AdaKvConfig {
 #[test]
 fn heads_are_alike() {
     conformance::hold(conformance::heads_are_alike, &[guaranteed, the_authors]);
+}
+
+/// Where all keys of a prompt are the same, so are all scores that are read from them.
+#[test]
+fn ties_go_to_the_lower_head_over_another() {
+    conformance::hold(
+        conformance::ties_go_to_the_lower_head,
+        &[over_what_is_observed, a_weighed_pyramid_over],
+    );
 }
 
 /// All but the one that a layer's room is within the budget: this rounding may go half a token per head beyond it.

@@ -1,6 +1,6 @@
 //! What a user can get wrong, and what the error says: field, value, and what is allowed.
-use kv_core::{Budget, PolicyConfig, Registry, conformance};
-use kv_policy_ada_kv::AdaKvConfig;
+use kv_core::{Budget, Over, PolicyConfig, Registry, conformance};
+use kv_policy_ada_kv::{AdaKvConfig, Decode};
 use serde_json::{Value, json};
 
 /// The error for a configuration as a user writes it.
@@ -92,6 +92,38 @@ fn a_window_score_cannot_evict_while_decoding() {
         refusal(&json!({ "decode": "evict" }), Budget::Full),
         "policy ada-kv: `decode` is evict, must be append with `score` = window: new tokens get no such score to be \
          evicted by"
+    );
+}
+
+#[test]
+fn another_policy_has_a_score_of_its_own() {
+    assert_eq!(
+        refusal(&json!({ "over": "h2o", "kernel": 5 }), Budget::Full),
+        "policy ada-kv: `kernel` is 5, must be left out with `over`: the other policy has a score of its own"
+    );
+    let unknown = refusal(&json!({ "over": "nobody" }), Budget::Full);
+    assert!(unknown.contains("`nobody`"), "{unknown}");
+    let config = AdaKvConfig {
+        over: Some(Over::named("snap-kv")),
+        ..AdaKvConfig::default()
+    };
+    let refusal = |config: AdaKvConfig, tokens| {
+        let geometry = conformance::geometry(2);
+        let bound = config.bind_in(&conformance::registry(), &geometry, Budget::Tokens(tokens));
+        bound.expect_err("is refused").to_string()
+    };
+    let evicting = AdaKvConfig {
+        decode: Decode::Evict,
+        ..config.clone()
+    };
+    assert_eq!(
+        refusal(evicting, 64),
+        "policy ada-kv: `decode` is evict, must be append with `over` = `snap-kv`: new tokens get no such score to be \
+         evicted by"
+    );
+    assert_eq!(
+        refusal(config, 3),
+        "`budget` is 3, must be at least 4 tokens per KV head, which `over` needs"
     );
 }
 

@@ -1,0 +1,9 @@
+//! The same scores and tokens as other people's code; `testdata/` says whose, and how it was made.
+use kv_core::conformance::golden_prompts;
+use kv_policy_lag_kv::LagKvConfig;
+
+#[test]
+fn the_same_tokens_stay() {
+    let cases = golden_prompts::<LagKvConfig>(include_str!("../testdata/prompts.json"));
+    assert_eq!(cases, Ok(20), "cases in the golden data");
+}
