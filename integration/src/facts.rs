@@ -157,17 +157,24 @@ pub(crate) fn token_classes(
 fn classes_of_gguf(path: &Path) -> std::result::Result<Vec<TokenClass>, String> {
     let mut file = File::open(path).map_err(|e| e.to_string())?;
     let content = gguf_file::Content::read(&mut file).map_err(|e| e.to_string())?;
-    let list = |name: &str| {
-        let list = content.metadata.get(name).and_then(|v| v.to_vec().ok());
-        list.ok_or_else(|| format!("its metadata has no list `{name}`"))
+    let list = |name: &str| content.metadata.get(name).and_then(|v| v.to_vec().ok());
+    let name = "tokenizer.ggml.tokens";
+    let tokens = list(name).ok_or_else(|| format!("its metadata has no list `{name}`"))?;
+    // A file need not say the type of each token, but it names those with a task.
+    let kinds = list("tokenizer.ggml.token_type").map_or(&[][..], Vec::as_slice);
+    let tasks = ["bos", "eos", "eot", "unknown", "padding", "separator"].map(|task| {
+        let id = content
+            .metadata
+            .get(&format!("tokenizer.ggml.{task}_token_id"));
+        id.and_then(|id| id.to_u32().ok())
+    });
+    let class = |(id, token): (u32, &gguf_file::Value)| {
+        let kind = kinds.get(id as usize).and_then(|kind| kind.to_i32().ok());
+        let is_control = kind.is_some_and(|kind| i64::from(kind) == CONTROL);
+        let text = token.to_string().map_or("", String::as_str);
+        class(text, is_control || tasks.contains(&Some(id)))
     };
-    let tokens = list("tokenizer.ggml.tokens")?;
-    let kinds = list("tokenizer.ggml.token_type")?;
-    let class = |(token, kind): (&gguf_file::Value, &gguf_file::Value)| {
-        let is_control = kind.to_i32().is_ok_and(|kind| i64::from(kind) == CONTROL);
-        class(token.to_string().map_or("", String::as_str), is_control)
-    };
-    Ok(tokens.iter().zip(kinds).map(class).collect())
+    Ok((0..).zip(tokens).map(class).collect())
 }
 
 fn classes_of_json(path: &Path) -> std::result::Result<Vec<TokenClass>, String> {

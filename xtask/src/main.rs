@@ -11,6 +11,7 @@ mod demo;
 mod engine;
 mod metadata;
 mod model;
+mod mutants;
 mod new_policy;
 mod once;
 mod own_policy;
@@ -99,6 +100,8 @@ enum Command {
         #[command(flatten)]
         model: ModelArg,
     },
+    /// Plant mistakes in the policies, one at a time, and say which tests notice
+    Mutants(mutants::MutantsArgs),
     /// Build the book, test its code and follow every link; installs mdbook first
     Docs,
     /// Install NVIDIA's compiler for GPU code from its wheels; no GPU needed [env: HEADROOM_NVCC]
@@ -206,6 +209,7 @@ fn run(command: Command) -> Result<ExitCode> {
         }
         Command::Adoption { model } => adoption::run(&workspace, &model.choice())?,
         Command::ParityStock { model } => parity::run(&workspace, &model.choice())?,
+        Command::Mutants(args) => mutants::run(&workspace, &args)?,
         Command::Docs => book::run(&workspace)?,
         Command::CudaSetup => cuda::setup(&workspace)?,
         Command::CudaKernels { write: true } => {

@@ -221,6 +221,11 @@ fn grown(len: usize, growth: Growth) -> usize {
 
 fn check_needs(setup: &Setup) -> Result<(), Failure> {
     let Some(budget) = setup.budget.fixed_tokens(&setup.geometry) else {
+        if matches!(setup.budget, Budget::Ratio(_)) {
+            for prompt in [1, 64, 500, 4096] {
+                check_rooms(setup, prompt, setup.tokens(prompt))?;
+            }
+        }
         return Ok(());
     };
     let needs = setup.needs;

@@ -190,6 +190,7 @@ mod tests {
             [
                 "docs/src/policies/some-thing.md",
                 "policies/some-thing/Cargo.toml",
+                "policies/some-thing/mutants.toml",
                 "policies/some-thing/src/lib.rs",
                 "policies/some-thing/tests/conformance.rs",
             ]
