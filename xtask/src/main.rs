@@ -9,6 +9,7 @@ mod client;
 mod cuda;
 mod demo;
 mod engine;
+mod lines;
 mod metadata;
 mod model;
 mod mutants;
@@ -95,6 +96,8 @@ enum Command {
         #[command(flatten)]
         model: ModelArg,
     },
+    /// Print how long each policy is: source, tests, shared lines
+    Lines,
     /// Build one program against the published and the patched engine and compare its greedy texts
     ParityStock {
         #[command(flatten)]
@@ -209,6 +212,7 @@ fn run(command: Command) -> Result<ExitCode> {
         }
         Command::Adoption { model } => adoption::run(&workspace, &model.choice())?,
         Command::ParityStock { model } => parity::run(&workspace, &model.choice())?,
+        Command::Lines => lines::run(&workspace)?,
         Command::Mutants(args) => mutants::run(&workspace, &args)?,
         Command::Docs => book::run(&workspace)?,
         Command::CudaSetup => cuda::setup(&workspace)?,
