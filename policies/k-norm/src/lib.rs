@@ -140,6 +140,8 @@ mod tests {
         let kept = keep.resolve(&view, &Pins::default()).slots.remove(0);
         // The same as the best by the scores that other methods see, and the newest token.
         let scores = policy.scores(&view).remove(0);
+        let newest = scores.iter().rev().take(recent);
+        assert!(newest.into_iter().all(|&score| score == f32::INFINITY));
         let mut best = kv_core::top(&scores, budget - usize::from(recent == 0));
         best.extend((!best.contains(&(norms.len() - 1))).then_some(norms.len() - 1));
         assert!(

@@ -122,17 +122,17 @@ impl SnapStream {
         }
     }
 
-    /// Tokens of the prompt for which each head has room, `[H]`, where they keep `lens`: what heads that share a layer's room
-    /// leave of it goes to all alike.
+    /// The most that each head may hold, `[H]`, where they hold `lens`: what heads that share a layer's room leave of it goes to all
+    /// alike.
     fn limits(room: &Room, lens: &[usize]) -> Vec<usize> {
         match room {
             Room::Each(tokens) => vec![*tokens; lens.len()],
             Room::Heads(tokens) => tokens.clone(),
             Room::Together(usize::MAX) => vec![usize::MAX; lens.len()],
-            Room::Together(total) => match total.checked_sub(lens.iter().sum()) {
-                Some(left) => lens.iter().map(|len| len + left / lens.len()).collect(),
-                None => vec![total / lens.len(); lens.len()],
-            },
+            Room::Together(total) => {
+                let left = total.saturating_sub(lens.iter().sum());
+                lens.iter().map(|len| len + left / lens.len()).collect()
+            }
         }
     }
 }
@@ -165,25 +165,20 @@ impl Policy for SnapStream {
 
     fn plan(&self, view: &LayerView<'_>, keep: &mut KeepPlan) {
         let mut lens: Vec<usize> = (0..view.heads()).map(|head| view.len(head)).collect();
-        let mut prompt = *view;
-        prompt.budget = self.rest(view.budget);
-        let room = self.over.room(view.layer, view.prompt, prompt.budget);
-        if !room.plus(self.recent, lens.len()).holds(&lens) {
+        let room = self.room(view.layer, view.prompt, view.budget);
+        if !room.holds(&lens) {
+            let mut prompt = *view;
+            prompt.budget = self.rest(view.budget);
             self.over.plan(&prompt, keep);
             let kept = keep.resolve_unguarded(&prompt);
             lens = kept.iter().map(Vec::len).collect();
         }
         for (head, limit) in Self::limits(&room, &lens).into_iter().enumerate() {
-            let sinks = lens[head].min(limit);
-            let recent = (limit - sinks).saturating_add(self.recent);
-            keep.grow(
-                head,
-                if limit == usize::MAX {
-                    Growth::Append
-                } else {
-                    Growth::Ring { sinks, recent }
-                },
-            );
+            let sinks = lens[head].min(limit.saturating_sub(self.recent));
+            let recent = limit - sinks;
+            let ring = Growth::Ring { sinks, recent };
+            let has_limit = limit < usize::MAX;
+            keep.grow(head, if has_limit { ring } else { Growth::Append });
         }
     }
 }
@@ -324,6 +319,12 @@ mod tests {
             (growth, room),
             (vec![ring(5, 11), ring(2, 10)], Room::Heads(vec![16, 12]))
         );
+    }
+
+    #[test]
+    fn no_head_is_longer_than_its_limit_whatever_the_heads_hold() {
+        let limits = SnapStream::limits(&Room::Together(900), &[356, 233, 307]);
+        assert_eq!(limits, [357, 234, 308]);
     }
 
     #[test]
