@@ -15,6 +15,8 @@ pub struct CacheConfig {
     pub(crate) pin_prefix: u32,
     pub(crate) prompt_tail: usize,
     pub(crate) registry: Arc<Registry>,
+    /// The program that the policy is, if it is one.
+    pub(crate) program: Option<kv_loader::Loaded>,
 }
 
 /// A policy file: a name, a budget, and the policy's own fields in a table.
@@ -43,6 +45,7 @@ impl CacheConfig {
             pin_prefix: 0,
             prompt_tail: 0,
             registry: Arc::new(policies()),
+            program: None,
         }
     }
 
@@ -63,6 +66,20 @@ impl CacheConfig {
             _ => debug_assert!(false, "{} does not serialise to an object", C::NAME),
         }
         of
+    }
+
+    /// A policy that is a program on disk, as [`kv_loader`] serves it: it is started now, asked who it is, and added to
+    /// `registry`, so that methods over other methods may name it too. It runs without the engine being built again.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError::Program`] if it is no policy, one for another version, or called as another one.
+    pub fn from_program(path: &Path, mut registry: Registry) -> Result<Self, StartError> {
+        let program = kv_loader::load(path)?;
+        program.register(&mut registry)?;
+        let mut config = Self::new(program.name()).registry(registry);
+        config.program = Some(program);
+        Ok(config)
     }
 
     /// Reads a TOML file such as

@@ -21,6 +21,9 @@ pub enum StartError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A policy's program cannot be used.
+    #[error(transparent)]
+    Program(#[from] kv_loader::LoadError),
     /// A file cannot be read.
     #[error("{path}: {reason}", path = path.display())]
     File {

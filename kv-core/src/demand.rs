@@ -2,7 +2,8 @@
 use crate::{Budget, Geometry, Needs, Pins, Policy};
 
 /// The most tokens that the heads of one layer hold, `usize::MAX` for no limit. Pins come on top.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Room {
     /// Every head so many: the heads hold equally many tokens and grow alike.
     Each(usize),

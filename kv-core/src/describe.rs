@@ -22,7 +22,7 @@ pub struct Description {
 }
 
 /// A field of a policy's configuration.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Field {
     /// Its name.
     pub name: String,
@@ -43,7 +43,7 @@ pub struct Field {
 }
 
 /// One of the values to choose from.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Choice {
     /// The value.
     pub value: Value,

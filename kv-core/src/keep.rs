@@ -5,7 +5,8 @@ use crate::{LayerView, Position, Protected, select};
 ///
 /// Pins come on top: a pinned token counts against no limit, and drives nobody out when it comes. A head whose plan kept
 /// more than its limit stays as long as it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Growth {
     /// Keep them all.
@@ -96,7 +97,8 @@ impl Pins {
 
 /// One thing that a plan says. A backend that carries plans out on its device keeps what all verbs of a plan keep, and
 /// the newest token and the pins.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Verb {
     /// [`KeepPlan::window`].
     Window {

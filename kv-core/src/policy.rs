@@ -82,7 +82,7 @@ pub trait PolicyConfig: Default + Serialize + DeserializeOwned + JsonSchema {
 }
 
 /// What a policy asks of its host. An observation that is not named here costs nothing, and reading it is a panic.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Needs {
     /// What to observe.
     pub observation: Observation,
@@ -115,7 +115,8 @@ impl Needs {
 }
 
 /// What the host must measure. Scores are `[H, T]`, `f32`, "higher keeps".
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Observation {
     /// Nothing: positions are enough.
@@ -161,7 +162,7 @@ impl fmt::Display for Observation {
 }
 
 /// From attention of every query head and query to one number per slot: over queries, then over the group, then pooled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reduction {
     /// Over the queries that can see the token: [`Reduce::Mean`] divides by their number, which for
     /// [`Observation::Accumulated`] differs from token to token.
@@ -211,7 +212,8 @@ pub enum Reduce {
 }
 
 /// One-dimensional pooling along the text, stride 1, zero padding, odd width.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Pool {
     /// None.
     None,
@@ -222,7 +224,8 @@ pub enum Pool {
 }
 
 /// When a policy is asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Cadence {
     /// Once per layer, when its prompt attention is done.

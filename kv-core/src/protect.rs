@@ -2,7 +2,9 @@
 use crate::TokenClass;
 
 /// Token classes that a head protects, see [`Growth::Protect`](crate::Growth::Protect).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, Default, serde::Serialize, serde::Deserialize,
+)]
 pub struct Protected {
     /// [`TokenClass::Special`].
     pub special: bool,

@@ -5,12 +5,14 @@ use serde_json::{Map, Value};
 
 use crate::{Budget, ConfigError, Description, Geometry, Policy, PolicyConfig};
 
-type Build = fn(Value, &Registry, &Geometry, Budget) -> Result<Box<dyn Policy>, ConfigError>;
+type Built = Result<Box<dyn Policy>, ConfigError>;
+type Build = Box<dyn Fn(Value, &Registry, &Geometry, Budget) -> Built + Send + Sync>;
+type Made<T> = Box<dyn Fn() -> T + Send + Sync>;
 
 struct Entry {
     name: &'static str,
-    defaults: fn() -> Map<String, Value>,
-    describe: fn() -> Description,
+    defaults: Made<Map<String, Value>>,
+    describe: Made<Description>,
     build: Build,
 }
 
@@ -28,14 +30,39 @@ impl fmt::Debug for Registry {
 
 impl Registry {
     /// Adds a policy under its [`PolicyConfig::NAME`]; a policy of that name that was added before is replaced.
-    pub fn add<C: PolicyConfig>(&mut self) -> &mut Self {
+    pub fn add<C: PolicyConfig + 'static>(&mut self) -> &mut Self {
         let entry = Entry {
             name: C::NAME,
-            defaults: defaults::<C>,
-            describe: Description::of::<C>,
-            build: build::<C>,
+            defaults: Box::new(defaults::<C>),
+            describe: Box::new(Description::of::<C>),
+            build: Box::new(build::<C>),
         };
         self.entries.insert(C::NAME, entry);
+        self
+    }
+
+    /// Adds a policy that is no type of this program, under the name that its description says; `build` is called with
+    /// fields that the description names, and with a budget that fits the model. As [`Registry::add`], it replaces.
+    pub fn add_described(
+        &mut self,
+        description: Description,
+        build: impl Fn(Value, &Geometry, Budget) -> Result<Box<dyn Policy>, ConfigError>
+        + Send
+        + Sync
+        + 'static,
+    ) -> &mut Self {
+        let name = description.name;
+        let fields = description.fields.iter();
+        let defaults: Map<String, Value> = fields
+            .map(|field| (field.name.clone(), field.default.clone()))
+            .collect();
+        let entry = Entry {
+            name,
+            defaults: Box::new(move || defaults.clone()),
+            describe: Box::new(move || description.clone()),
+            build: Box::new(move |fields, _, geometry, budget| build(fields, geometry, budget)),
+        };
+        self.entries.insert(name, entry);
         self
     }
 

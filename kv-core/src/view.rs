@@ -16,7 +16,8 @@ enum Scores<'a> {
 }
 
 /// Which forward pass has just finished.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Phase {
     /// The prompt was read; slot `i` of every head is position `i`.
     Prefill,
@@ -241,6 +242,12 @@ impl<'a> LayerView<'a> {
     #[must_use]
     pub fn scale(&self) -> f32 {
         self.rows().scale
+    }
+
+    /// Cap on the logits, `cap * tanh(logit / cap)`, if the model has one.
+    #[must_use]
+    pub fn softcap(&self) -> Option<f32> {
+        self.rows().softcap
     }
 
     /// Queries of one query head of the prompt after `RoPE`, `[n, D]`.

@@ -19,12 +19,13 @@ use crate::{
 /// The package that has one feature per policy.
 const FACADE: &str = "mistralrs-kv";
 /// Packages that need no engine; the policies are found by their folder.
-const LIGHT: [&str; 7] = [
+const LIGHT: [&str; 8] = [
     "kv-core",
     "attention-kernels",
     "cuda-host-shim",
     "kv-conform",
     "kv-hook",
+    "kv-loader",
     "kv-patch",
     "ptx-emulator",
 ];

@@ -38,6 +38,9 @@ pub(crate) struct ModelArgs {
     /// Read policy, budget and fields from a TOML file; `--budget` and `--set` go over it.
     #[arg(long, value_name = "FILE")]
     policy_file: Option<PathBuf>,
+    /// Run a policy that is a program of its own, made with kv-loader.
+    #[arg(long, value_name = "PROGRAM", conflicts_with_all = ["policy_file", "policy"])]
+    policy_program: Option<PathBuf>,
     /// Never evict the first tokens of a request, for example its system prompt.
     #[arg(long, value_name = "TOKENS")]
     pin_prefix: Option<u32>,
@@ -88,8 +91,7 @@ impl ModelArgs {
         silent: bool,
     ) -> Result<EngineConfig, StartError> {
         let mut config = EngineConfig::new(self.model_path()?);
-        let cache = self.cache(default)?;
-        config.cache = cache.map(|cache| cache.registry(registry));
+        config.cache = self.cache(default, registry)?;
         config.pool = match (self.pa_context_len, self.pa_memory_mb) {
             (Some(tokens), _) => Some(PoolSize::ContextLen(tokens)),
             (None, Some(mb)) => Some(PoolSize::MemoryMb(mb)),
@@ -137,11 +139,16 @@ impl ModelArgs {
         })
     }
 
-    fn cache(&self, default: Option<&str>) -> Result<Option<CacheConfig>, StartError> {
-        let start = match (&self.policy, &self.policy_file, default) {
-            (Some(name), _, _) => CacheConfig::new(name),
-            (None, Some(file), _) => CacheConfig::from_file(file)?,
-            (None, None, Some(name)) => CacheConfig::new(name),
+    fn cache(
+        &self,
+        default: Option<&str>,
+        registry: Registry,
+    ) -> Result<Option<CacheConfig>, StartError> {
+        let name = self.policy.as_deref();
+        let start = match (&self.policy_program, &self.policy_file, name.or(default)) {
+            (Some(program), _, _) => CacheConfig::from_program(program, registry)?,
+            (None, Some(file), _) => CacheConfig::from_file(file)?.registry(registry),
+            (None, None, Some(name)) => CacheConfig::new(name).registry(registry),
             (None, None, None) => return self.without_policy().map(|()| None),
         };
         let mut cache = match &self.budget {

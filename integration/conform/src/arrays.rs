@@ -5,41 +5,36 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use kv_core::Rotation;
+
 use crate::{
     ConformError,
+    case::{Case, Meta},
+    layer::{Layer, LayerShape},
     npy::{Array, Element},
     npz::Npz,
+    rope,
 };
 
-/// The arrays of a file: masks by name, and the queries and keys of the layers that it has.
+/// The output projection of all layers, `[L, M, H * G * D]`.
+const PROJECTION: &str = "o_proj_weight";
+
+/// Positions behind the text that are turned too, for methods that look ahead.
+const AHEAD: usize = 4096;
+
+/// The arrays of a file: masks by name, and the tensors of the layers that it has.
 pub(crate) struct Arrays {
     file: PathBuf,
     npz: Npz,
     layers: BTreeMap<usize, Layer>,
     shape: LayerShape,
-}
-
-/// Queries and keys of one layer, after `RoPE`.
-#[derive(Debug, Clone)]
-pub(crate) struct Layer {
-    /// `[H * G, T, D]`.
-    pub(crate) queries: Vec<f32>,
-    /// `[H, T, D]`.
-    pub(crate) keys: Vec<f32>,
-    pub(crate) shape: LayerShape,
-}
-
-/// What all layers of a file have in common.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct LayerShape {
-    pub(crate) query_heads: usize,
-    pub(crate) kv_heads: usize,
-    pub(crate) tokens: usize,
-    pub(crate) head_dim: usize,
+    rotation: Option<Rotation>,
+    score_layers: Option<Vec<usize>>,
 }
 
 impl Arrays {
-    pub(crate) fn open(file: &Path) -> Result<Self, ConformError> {
+    /// Opens a file of arrays, about which the case file says `meta`.
+    pub(crate) fn open(file: &Path, meta: &Meta) -> Result<Self, ConformError> {
         let bytes = fs::read(file).map_err(|error| ConformError::Read {
             file: file.to_owned(),
             error,
@@ -58,19 +53,32 @@ impl Arrays {
                 tokens: 0,
                 head_dim: 0,
             },
+            rotation: None,
+            score_layers: meta.score_layers.clone(),
         };
         arrays.layers = if arrays.has("q") {
             arrays.stacked()?
         } else {
             arrays.by_layer()?
         };
+        arrays.add_projections()?;
         match arrays.layers.values().next() {
             Some(layer) => arrays.shape = layer.shape,
             None => {
                 return Err(arrays.wrong("q", "is missing, and so are `L0_q`, `L1_q` and so on"));
             }
         }
+        let LayerShape {
+            tokens, head_dim, ..
+        } = arrays.shape;
+        let base = meta.rope_theta.filter(|_| head_dim.is_multiple_of(2));
+        arrays.rotation = base.map(|base| rope::rotation(base, head_dim, tokens + AHEAD));
         Ok(arrays)
+    }
+
+    /// How the model turns queries and keys, if the case file says it.
+    pub(crate) const fn rotation(&self) -> Option<&Rotation> {
+        self.rotation.as_ref()
     }
 
     /// The shape of every layer.
@@ -78,7 +86,7 @@ impl Arrays {
         self.shape
     }
 
-    /// A layer's queries and keys, if the file has them.
+    /// A layer's tensors, if the file has them.
     pub(crate) fn layer(&self, layer: usize) -> Option<&Layer> {
         self.layers.get(&layer)
     }
@@ -96,6 +104,37 @@ impl Arrays {
         self.read(name)
     }
 
+    /// The scores by which the reference chose, `[H][T]` of each layer that the file has them of.
+    pub(crate) fn scores(
+        &self,
+        case: &Case,
+    ) -> Result<BTreeMap<usize, Vec<Vec<f32>>>, ConformError> {
+        let Some(name) = case.score.as_deref().filter(|name| self.has(name)) else {
+            return Ok(BTreeMap::new());
+        };
+        let Array { values, dims } = self.read::<f32>(name)?;
+        let &[heads, tokens] = &case.shape[1..] else {
+            return Ok(BTreeMap::new());
+        };
+        let listed = case.score_layers.as_ref().or(self.score_layers.as_ref());
+        let layers = match listed {
+            Some(layers) => layers.clone(),
+            None if dims.first() == case.shape.first() => (0..case.shape[0]).collect(),
+            // Of layers that nobody names.
+            None => return Ok(BTreeMap::new()),
+        };
+        if dims != [layers.len(), heads, tokens] {
+            let reason = format!(
+                "its shape is {dims:?}, not [{}, {heads}, {tokens}]",
+                layers.len()
+            );
+            return Err(self.wrong(name, reason));
+        }
+        let rows: Vec<Vec<f32>> = values.chunks_exact(tokens).map(<[f32]>::to_vec).collect();
+        let rows = rows.chunks_exact(heads).map(<[Vec<f32>]>::to_vec);
+        Ok(layers.into_iter().zip(rows).collect())
+    }
+
     fn has(&self, name: &str) -> bool {
         self.npz.names().any(|known| known == name)
     }
@@ -106,8 +145,13 @@ impl Arrays {
         Array::parse(&file).map_err(wrong)
     }
 
+    fn read_if_there(&self, name: &str) -> Result<Option<Array<f32>>, ConformError> {
+        self.has(name).then(|| self.read(name)).transpose()
+    }
+
     fn stacked(&self) -> Result<BTreeMap<usize, Layer>, ConformError> {
         let (queries, keys) = (self.read::<f32>("q")?, self.read::<f32>("k")?);
+        let values = self.read_if_there("v")?;
         let (&[layers, ..], &[key_layers, ..]) = (&*queries.dims, &*keys.dims) else {
             return Err(self.wrong("q", "has no axis of layers"));
         };
@@ -116,18 +160,21 @@ impl Arrays {
             return Err(self.wrong("k", reason));
         }
         let shape = self.layer_shape(("q", &queries.dims[1..]), ("k", &keys.dims[1..]))?;
-        let queries = queries
-            .values
-            .chunks_exact(shape.query_heads * shape.tokens * shape.head_dim);
-        let keys = keys
-            .values
-            .chunks_exact(shape.kv_heads * shape.tokens * shape.head_dim);
-        let layers = queries.zip(keys).map(|(queries, keys)| Layer {
-            queries: queries.to_vec(),
-            keys: keys.to_vec(),
+        if let Some(values) = &values {
+            self.check_values("v", &values.dims, &keys.dims)?;
+        }
+        let part = |array: &Array<f32>, layer: usize| {
+            let len = array.values.len() / layers;
+            array.values[layer * len..(layer + 1) * len].to_vec()
+        };
+        let layer = |layer| Layer {
+            queries: part(&queries, layer),
+            keys: part(&keys, layer),
+            values: values.as_ref().map(|values| part(values, layer)),
+            projection: None,
             shape,
-        });
-        Ok(layers.enumerate().collect())
+        };
+        Ok((0..layers).map(|index| (index, layer(index))).collect())
     }
 
     fn by_layer(&self) -> Result<BTreeMap<usize, Layer>, ConformError> {
@@ -137,9 +184,11 @@ impl Arrays {
         let mut found = BTreeMap::new();
         let mut first = None;
         for layer in layers {
-            let (query_name, key_name) = (format!("L{layer}_q"), format!("L{layer}_k"));
+            let [query_name, key_name, value_name] =
+                ["q", "k", "v"].map(|part| format!("L{layer}_{part}"));
             let queries = self.read(&query_name)?;
             let keys = self.read(&key_name)?;
+            let values = self.read_if_there(&value_name)?;
             let shape = self.layer_shape((&query_name, &queries.dims), (&key_name, &keys.dims))?;
             if *first.get_or_insert(shape) != shape {
                 let reason = format!(
@@ -148,14 +197,73 @@ impl Arrays {
                 );
                 return Err(self.wrong(&query_name, reason));
             }
+            if let Some(values) = &values {
+                self.check_values(&value_name, &values.dims, &keys.dims)?;
+            }
             let layer_arrays = Layer {
                 queries: queries.values,
                 keys: keys.values,
+                values: values.map(|values| values.values),
+                projection: None,
                 shape,
             };
             found.insert(layer, layer_arrays);
         }
         Ok(found)
+    }
+
+    /// Gives the layers their output projections, stacked or one for each layer.
+    fn add_projections(&mut self) -> Result<(), ConformError> {
+        let stacked = self.read_if_there(PROJECTION)?;
+        let mut found = BTreeMap::new();
+        for (&layer, tensors) in &self.layers {
+            let own = format!("L{layer}_{PROJECTION}");
+            let inputs = tensors.shape.query_heads * tensors.shape.head_dim;
+            if let Some(weights) = self.read_if_there(&own)? {
+                self.check_projection(&own, &weights.dims, inputs)?;
+                found.insert(layer, weights.values);
+            } else if let Some(weights) = &stacked {
+                let dims = weights.dims.get(1..).unwrap_or_default();
+                self.check_projection(PROJECTION, dims, inputs)?;
+                let mut matrices = weights.values.chunks_exact(dims[0] * inputs);
+                if let Some(matrix) = matrices.nth(layer) {
+                    found.insert(layer, matrix.to_vec());
+                }
+            }
+        }
+        for (layer, tensors) in &mut self.layers {
+            tensors.projection = found.remove(layer);
+        }
+        Ok(())
+    }
+
+    fn check_values(
+        &self,
+        name: &str,
+        values: &[usize],
+        keys: &[usize],
+    ) -> Result<(), ConformError> {
+        if values == keys {
+            return Ok(());
+        }
+        let reason = format!("its shape is {values:?}, not {keys:?} as that of the keys");
+        Err(self.wrong(name, reason))
+    }
+
+    /// Checks that a layer's matrix takes what its query heads give.
+    fn check_projection(
+        &self,
+        name: &str,
+        dims: &[usize],
+        inputs: usize,
+    ) -> Result<(), ConformError> {
+        match *dims {
+            [outputs, columns] if outputs > 0 && columns == inputs => Ok(()),
+            _ => {
+                let reason = format!("a layer's shape is {dims:?}, not [M, {inputs}]");
+                Err(self.wrong(name, reason))
+            }
+        }
     }
 
     /// Checks that a layer's queries and keys belong together.
@@ -191,29 +299,6 @@ impl Arrays {
                 );
                 Err(self.wrong(key_name, reason))
             }
-        }
-    }
-}
-
-impl Layer {
-    /// The layer as one of `H * G` KV heads, each repeated for its query heads.
-    pub(crate) fn repeated(&self) -> Self {
-        let LayerShape {
-            query_heads,
-            kv_heads,
-            tokens,
-            head_dim,
-        } = self.shape;
-        let heads = self.keys.chunks_exact(tokens * head_dim);
-        let repeat = |head| std::iter::repeat_n(head, query_heads / kv_heads);
-        let keys: Vec<&[f32]> = heads.flat_map(repeat).collect();
-        Self {
-            queries: self.queries.clone(),
-            keys: keys.concat(),
-            shape: LayerShape {
-                kv_heads: query_heads,
-                ..self.shape
-            },
         }
     }
 }

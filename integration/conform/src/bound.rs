@@ -1,16 +1,21 @@
 //! A policy bound to a case's model, and what it is shown.
+use std::borrow::Cow;
+
 use attention_kernels::{KernelError, PromptArgs, observe};
 use kv_core::{
-    Budget, Geometry, KeepPlan, LayerView, Needs, Observation, Policy, Registry, granted,
+    Budget, Geometry, KeepPlan, LayerView, Needs, Observation, Policy, Registry, Room, Rotation,
+    granted,
 };
 
 use crate::{
     ConformError,
-    arrays::{Arrays, Layer},
+    arrays::Arrays,
     case::{Case, Granularity},
     error::Stop,
     job::Job,
+    layer::Layer,
     mask::Mask,
+    shown::Shown,
 };
 
 /// Tokens of a page. What is kept does not depend on it.
@@ -87,20 +92,31 @@ impl Bound {
     }
 
     /// Whether the policy wants to see anything of a prompt.
-    pub(crate) fn observes(&self) -> bool {
-        self.needs.observation != Observation::None
+    pub(crate) fn looks(&self) -> bool {
+        self.needs.observation != Observation::None || self.needs.reads.any()
     }
 
     /// A layer with the heads that the case counts.
-    pub(crate) fn layer(&self, layer: &Layer) -> Layer {
+    pub(crate) fn layer<'a>(&self, layer: &'a Layer) -> Cow<'a, Layer> {
         match self.granularity {
-            Granularity::KvHead => layer.clone(),
-            Granularity::QueryHead => layer.repeated(),
+            Granularity::KvHead => Cow::Borrowed(layer),
+            Granularity::QueryHead => Cow::Owned(layer.repeated()),
         }
     }
 
-    /// What the policy wants to see of a prompt of `tokens` tokens, `[H][n]`.
-    pub(crate) fn observe(&self, layer: &Layer, tokens: usize) -> Result<Vec<Vec<f32>>, Stop> {
+    /// What the policy wants to see of the first `tokens` tokens of a layer.
+    pub(crate) fn show<'a>(
+        &self,
+        layer: Cow<'a, Layer>,
+        tokens: usize,
+        rotation: Option<&'a Rotation>,
+    ) -> Result<Shown<'a>, Stop> {
+        let scores = self.observe(&layer, tokens)?;
+        Shown::new(layer, self.needs.reads, rotation, scores)
+    }
+
+    /// What the policy observes, `[H][n]`.
+    fn observe(&self, layer: &Layer, tokens: usize) -> Result<Option<Vec<Vec<f32>>>, Stop> {
         let Needs {
             observation,
             reduction,
@@ -117,8 +133,10 @@ impl Bound {
             softcap: None,
         };
         match observe(observation, reduction, &args) {
-            Ok(Some(scores)) => Ok(scores.chunks_exact(tokens).map(<[f32]>::to_vec).collect()),
-            Ok(None) => Err(Stop::unsupported("the policy observes nothing")),
+            Ok(scores) => {
+                let rows = |all: Vec<f32>| all.chunks_exact(tokens).map(<[f32]>::to_vec).collect();
+                Ok(scores.map(rows))
+            }
             Err(error @ KernelError::NotObserved { .. }) => {
                 Err(Stop::unsupported(error.to_string()))
             }
@@ -135,27 +153,43 @@ impl Bound {
         (self.geometry.head_dim as f32).sqrt().recip()
     }
 
-    /// Asks for a plan for a layer's prompt, and does `then` with it. Without scores the policy observes nothing.
+    /// Does `then` with a view of a layer's prompt, of which a policy that looks at nothing is shown nothing.
+    fn view<R>(
+        &self,
+        layer: usize,
+        tokens: usize,
+        shown: Option<&Shown<'_>>,
+        then: impl FnOnce(&LayerView<'_>) -> R,
+    ) -> R {
+        let heads = self.geometry.kv_heads;
+        let mut view = LayerView::prefill(layer, heads, tokens, self.tokens(tokens));
+        let scores = shown.and_then(|shown| shown.scores.as_ref());
+        let scores: Option<Vec<&[f32]>> =
+            scores.map(|rows| rows.iter().map(Vec::as_slice).collect());
+        if let Some(scores) = &scores {
+            view = view.with_scores(self.needs.observation, scores);
+        }
+        let read = shown.filter(|shown| shown.is_read());
+        let rows = read.map(|shown| shown.rows(self.scale()));
+        if let Some(rows) = &rows {
+            view = view.with_rows(rows);
+        }
+        then(&view)
+    }
+
+    /// Asks for a plan for a layer's prompt, and does `then` with it.
     pub(crate) fn plan<R>(
         &self,
         layer: usize,
         tokens: usize,
-        scores: Option<&[Vec<f32>]>,
+        shown: Option<&Shown<'_>>,
         then: impl FnOnce(&KeepPlan, &LayerView<'_>) -> R,
     ) -> R {
-        let heads = self.geometry.kv_heads;
-        let rows: Vec<&[f32]> = scores
-            .unwrap_or_default()
-            .iter()
-            .map(Vec::as_slice)
-            .collect();
-        let mut view = LayerView::prefill(layer, heads, tokens, self.tokens(tokens));
-        if scores.is_some() {
-            view = view.with_scores(self.needs.observation, &rows);
-        }
-        let mut plan = KeepPlan::all(heads);
-        self.policy.plan(&view, &mut plan);
-        then(&plan, &view)
+        self.view(layer, tokens, shown, |view| {
+            let mut plan = KeepPlan::all(view.heads());
+            self.policy.plan(view, &mut plan);
+            then(&plan, view)
+        })
     }
 
     /// What the plan keeps of a layer's prompt, without the guard over the newest token: `[H][T]`.
@@ -163,8 +197,25 @@ impl Bound {
         &self,
         layer: usize,
         tokens: usize,
-        scores: Option<&[Vec<f32>]>,
+        shown: Option<&Shown<'_>>,
     ) -> Vec<Vec<u32>> {
-        self.plan(layer, tokens, scores, KeepPlan::resolve_unguarded)
+        self.plan(layer, tokens, shown, KeepPlan::resolve_unguarded)
+    }
+
+    /// What the policy ranks a layer's prompt by, if it ranks: `[H][n]`.
+    pub(crate) fn ranks(
+        &self,
+        layer: usize,
+        tokens: usize,
+        shown: &Shown<'_>,
+    ) -> Option<Vec<Vec<f32>>> {
+        let scorer = self.policy.scorer().filter(|_| self.looks())?;
+        Some(self.view(layer, tokens, Some(shown), |view| scorer.scores(view)))
+    }
+
+    /// Whether the heads of a layer compete for the tokens that it keeps.
+    pub(crate) fn is_shared(&self, layer: usize, tokens: usize) -> bool {
+        let room = self.policy.room(layer, tokens, self.tokens(tokens));
+        matches!(room, Room::Together(_))
     }
 }

@@ -6,10 +6,23 @@ use serde_json::{Map, Value};
 
 use crate::ConformError;
 
-/// All cases. What else the file says is not read.
+/// All cases, and what they have in common. What else the file says is not read.
 #[derive(Debug, Deserialize)]
 pub(crate) struct CaseFile {
+    #[serde(default)]
+    pub(crate) meta: Meta,
     pub(crate) cases: Vec<Case>,
+}
+
+/// What is known of the model.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct Meta {
+    /// The base of `RoPE`'s angles.
+    #[serde(default)]
+    pub(crate) rope_theta: Option<f64>,
+    /// Layers of the arrays of scores, where those are not all.
+    #[serde(default)]
+    pub(crate) score_layers: Option<Vec<usize>>,
 }
 
 /// One run of somebody else's code.
@@ -25,6 +38,12 @@ pub(crate) struct Case {
     /// Shape of the mask, its last axis counted in tokens.
     pub(crate) shape: Vec<usize>,
     pub(crate) granularity: Granularity,
+    /// The array that holds the scores by which it was chosen.
+    #[serde(default)]
+    pub(crate) score: Option<String>,
+    /// Layers of that array, where those are not all and `meta` does not say it.
+    #[serde(default)]
+    pub(crate) score_layers: Option<Vec<usize>>,
     /// Least distance of the reference's scores at the cut.
     #[serde(default)]
     pub(crate) min_margin_kept_minus_evicted: Option<f64>,
@@ -49,10 +68,17 @@ impl CaseFile {
             file: file.to_owned(),
             error,
         })?;
-        serde_json::from_str(&text).map_err(|error| ConformError::Cases {
+        let wrong = |reason| ConformError::Cases {
             file: file.to_owned(),
-            reason: error.to_string(),
-        })
+            reason,
+        };
+        let cases: Self = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+        match cases.meta.rope_theta {
+            Some(base) if !(base.is_finite() && base > 0.0) => Err(wrong(format!(
+                "`rope_theta` is {base}, must be a number above 0"
+            ))),
+            _ => Ok(cases),
+        }
     }
 }
 

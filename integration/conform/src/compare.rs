@@ -45,32 +45,36 @@ pub(crate) struct Tally {
     tied_bits: usize,
     differing: usize,
     first: Option<String>,
-    /// Rows of a reference that drops the newest token.
+    /// Rows without the newest token in both, where a host keeps it.
     without_newest: usize,
+    /// Rows that differ by the newest token alone, which the plan keeps in place of another.
+    for_newest: usize,
     layers: usize,
 }
 
 impl Tally {
-    /// Counts a layer, after a step where there are steps. `is_tie` is asked whether other rows than ours are as right.
+    /// Counts our rows of a layer and theirs, after a step where there are steps. `is_tie` is asked whether other rows than ours are as
+    /// right; `newest` is the token that a host keeps whatever a plan says.
     pub(crate) fn add(
         &mut self,
         place: &str,
-        ours: &[Vec<u32>],
-        theirs: &[Vec<u32>],
+        (ours, theirs): (&[Vec<u32>], &[Vec<u32>]),
+        newest: Option<u32>,
         is_tie: impl Fn(&[Vec<u32>]) -> bool,
     ) {
+        let lacks = |row: &Vec<u32>| newest.is_some() && row.last().copied() != newest;
+        let lack = ours
+            .iter()
+            .zip(theirs)
+            .filter(|(a, b)| lacks(a) && lacks(b));
+        self.without_newest += lack.count();
         self.rows += ours.len();
         let differing: Vec<usize> = (0..ours.len()).filter(|&i| ours[i] != theirs[i]).collect();
         if differing.is_empty() {
             return;
         }
         if is_tie(theirs) {
-            self.tied += differing.len();
-            let bits = |&head: &usize| {
-                let (ours, theirs) = (&ours[head], &theirs[head]);
-                only(ours, theirs).len() + only(theirs, ours).len()
-            };
-            self.tied_bits += differing.iter().map(bits).sum::<usize>();
+            self.add_ties(&differing, ours, theirs, newest);
             return;
         }
         // Some of the rows may be ties all the same: those are not to blame.
@@ -91,16 +95,37 @@ impl Tally {
         self.first.get_or_insert_with(say);
     }
 
+    /// Counts rows of a layer that differ, and are as right as ours. Where we keep nothing more than the newest token, the rest went for
+    /// it: in the same head, or in another of those that compete.
+    fn add_ties(
+        &mut self,
+        differing: &[usize],
+        ours: &[Vec<u32>],
+        theirs: &[Vec<u32>],
+        newest: Option<u32>,
+    ) {
+        let extra: Vec<Vec<u32>> = differing
+            .iter()
+            .map(|&head| only(&ours[head], &theirs[head]))
+            .collect();
+        let is_newest = |extra: &[u32]| newest.is_some() && extra.first().copied() == newest;
+        let for_newest = extra.iter().any(|extra| is_newest(extra))
+            && extra
+                .iter()
+                .all(|extra| extra.is_empty() || is_newest(extra));
+        for (&head, extra) in differing.iter().zip(&extra) {
+            if for_newest || is_newest(extra) {
+                self.for_newest += 1;
+            } else {
+                self.tied += 1;
+                self.tied_bits += extra.len() + only(&theirs[head], &ours[head]).len();
+            }
+        }
+    }
+
     /// Notes that a layer was compared.
     pub(crate) fn add_layer(&mut self) {
         self.layers += 1;
-    }
-
-    /// Notes rows of a reference that does not keep the newest token, which a host does.
-    pub(crate) fn note_newest(&mut self, theirs: &[Vec<u32>], tokens: usize) {
-        let newest = tokens.checked_sub(1).and_then(|n| u32::try_from(n).ok());
-        let drops = |row: &&Vec<u32>| row.last().copied() != newest;
-        self.without_newest += theirs.iter().filter(drops).count();
     }
 
     /// The verdict on a case whose mask has so many layers.
@@ -138,6 +163,12 @@ impl Tally {
             remarks.push(format!(
                 "a host keeps the newest token besides in {} rows",
                 self.without_newest
+            ));
+        }
+        if self.for_newest > 0 {
+            remarks.push(format!(
+                "the plan keeps the newest token in place of the lowest score, in {} rows",
+                self.for_newest
             ));
         }
         Finding {

@@ -6,7 +6,7 @@ use crate::{
     compare::{Finding, Tally},
     error::Stop,
     mask::Mask,
-    tie,
+    tie::{self, Rows},
 };
 
 /// Compares every layer that can be.
@@ -20,22 +20,31 @@ pub(crate) fn check(
         return Err(Stop::case("a mask with steps for a method without"));
     }
     let mut tally = Tally::default();
+    let reference = arrays.scores(case)?;
     for layer in 0..mask.layers {
-        let scores = match (bound.observes(), arrays.layer(layer)) {
+        let shown = match (bound.looks(), arrays.layer(layer)) {
             (false, _) => None,
-            (true, Some(tensors)) => Some(bound.observe(&bound.layer(tensors), mask.tokens)?),
+            (true, Some(tensors)) => {
+                Some(bound.show(bound.layer(tensors), mask.tokens, arrays.rotation())?)
+            }
             (true, None) => continue,
         };
-        let scores = scores.as_deref();
-        let ours = bound.kept(layer, mask.tokens, scores);
+        let ours = bound.kept(layer, mask.tokens, shown.as_ref());
         let theirs = mask.kept(layer, 0);
-        let is_tie = |other: &[Vec<u32>]| {
-            let leaning = |scores| tie::leaning(bound, layer, mask.tokens, scores, other);
-            scores.and_then(leaning).is_some()
+        let is_tie = |expected: &[Vec<u32>]| {
+            let ours = &ours;
+            let rows = Rows { ours, expected };
+            let scores = reference.get(&layer).map(Vec::as_slice);
+            let place = (layer, mask.tokens);
+            let as_right = |shown| tie::is_as_right(bound, place, shown, rows, scores);
+            shown.as_ref().is_some_and(as_right)
         };
-        tally.add(&format!("layer {layer}"), &ours, &theirs, is_tie);
+        let newest = mask
+            .tokens
+            .checked_sub(1)
+            .and_then(|n| u32::try_from(n).ok());
+        tally.add(&format!("layer {layer}"), (&ours, &theirs), newest, is_tie);
         tally.add_layer();
-        tally.note_newest(&theirs, mask.tokens);
     }
     Ok(tally.finding(case, mask.layers))
 }

@@ -4,7 +4,7 @@ use std::fmt;
 /// How a case came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Verdict {
-    /// The same tokens in every head.
+    /// The same tokens in every head; the newest, which a host always keeps, may stand in place of the lowest score.
     Equal,
     /// Other tokens.
     Differs,

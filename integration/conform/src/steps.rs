@@ -2,18 +2,21 @@
 //!
 //! References evict after the attention of a step; here the victim stays until the next token needs its slot. So what is
 //! compared after a step is what a head holds, less the token that is next to go where the head is full.
+use std::borrow::Cow;
+
 use attention_kernels::{
     AttendArgs, HeadSlots, KvDtype, PageLayout, PageStore, RowWrite, WriteArgs, attend_observed,
     write,
 };
-use kv_core::{Address, Demand, HeadTable, Ledger, Pins, Place, Position, SeqId, Slot};
+use kv_core::{Address, Demand, HeadTable, Ledger, Pins, Place, Position, Rotation, SeqId, Slot};
 
 use crate::{
-    arrays::{Arrays, Layer},
+    arrays::Arrays,
     bound::Bound,
     case::Case,
     compare::{Finding, Tally},
     error::Stop,
+    layer::Layer,
     mask::Mask,
     tie,
 };
@@ -41,19 +44,18 @@ pub(crate) fn check(
         };
         let mut run = Run::new(bound, mask, layer, bound.layer(tensors))?;
         let theirs = mask.kept(layer, 0);
-        let tied = run.prompt(prefill, &theirs)?;
+        let tied = run.prompt(prefill, &theirs, arrays.rotation())?;
         let is_tie = tied.is_some();
         let ours = tied.map_or_else(|| run.settled(), Ok)?;
-        tally.add(&format!("layer {layer}, step 0"), &ours, &theirs, |_| {
-            is_tie
-        });
+        let place = format!("layer {layer}, step 0");
+        tally.add(&place, (&ours, &theirs), None, |_| is_tie);
         for step in 1..mask.steps {
             run.step(prefill + step - 1)?;
             let theirs = mask.kept(layer, step);
             let ours = run.settled()?;
             let is_tie = run.reconcile(&ours, &theirs)?;
             let place = format!("layer {layer}, step {step}");
-            tally.add(&place, &ours, &theirs, |_| is_tie);
+            tally.add(&place, (&ours, &theirs), None, |_| is_tie);
         }
         tally.add_layer();
     }
@@ -64,13 +66,18 @@ pub(crate) fn check(
 struct Run<'a> {
     bound: &'a Bound,
     layer: usize,
-    tensors: Layer,
+    tensors: Cow<'a, Layer>,
     ledger: Ledger,
     store: PageStore,
 }
 
 impl<'a> Run<'a> {
-    fn new(bound: &'a Bound, mask: &Mask, layer: usize, tensors: Layer) -> Result<Self, Stop> {
+    fn new(
+        bound: &'a Bound,
+        mask: &Mask,
+        layer: usize,
+        tensors: Cow<'a, Layer>,
+    ) -> Result<Self, Stop> {
         let (geometry, tokens) = (bound.geometry, mask.tokens);
         let budget = bound.tokens(tokens);
         let demand = Demand::new(&*bound.policy, &bound.needs, &geometry, tokens, budget);
@@ -92,16 +99,18 @@ impl<'a> Run<'a> {
         &mut self,
         tokens: usize,
         theirs: &[Vec<u32>],
+        rotation: Option<&Rotation>,
     ) -> Result<Option<Vec<Vec<u32>>>, Stop> {
         let (bound, layer) = (self.bound, self.layer);
-        let scores = bound.observe(&self.tensors, tokens)?;
-        let ours = bound.kept(layer, tokens, Some(&scores));
+        let shown = bound.show(Cow::Borrowed(&self.tensors), tokens, rotation)?;
+        let ours = bound.kept(layer, tokens, Some(&shown));
         let leaning = if ours == theirs {
             None
         } else {
-            tie::leaning(bound, layer, tokens, &scores, theirs)
+            tie::leaning(bound, layer, tokens, &shown, theirs)
         };
-        let chosen = leaning.as_ref().unwrap_or(&scores);
+        let tied = leaning.is_some().then_some(ours);
+        let chosen = leaning.as_ref().unwrap_or(&shown);
         let kept = bound.plan(layer, tokens, Some(chosen), |plan, view| {
             plan.resolve(view, &Pins::default())
         });
@@ -114,7 +123,7 @@ impl<'a> Run<'a> {
         });
         let rows: Vec<RowWrite> = rows.collect();
         self.write(&rows)?;
-        Ok(leaning.map(|_| ours))
+        Ok(tied)
     }
 
     /// One decode step: the token enters, its queries attend, and what they attended to is added to the scores.

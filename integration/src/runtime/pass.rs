@@ -4,6 +4,7 @@ use std::{collections::HashMap, fmt, ops::Range, sync::Arc};
 use candle_core::{IndexOp, Result, Tensor, TensorId, bail};
 use kv_core::{Address, CacheError, Kept, LayerView, Ledger, Position, Rotation, SeqId};
 use kv_hook::LayerCall;
+use kv_loader::Loaded;
 
 use super::{Counts, Open, Opened, Terms, parts::numbers};
 use crate::CacheConfig;
@@ -228,6 +229,10 @@ fn keep_prompts<B: Backend + ?Sized>(
         let length = length - tail;
         let terms = pass.terms(index);
         let kept = backend.plan(pass, rows, index, length)?;
+        if let Some(failure) = pass.config.program.as_ref().and_then(Loaded::failure) {
+            // It keeps everything from now on; that is not what was asked for.
+            return Err(candle_core::Error::wrap(failure.clone()));
+        }
         let addresses = pass
             .ledger
             .write_prompt(seq, pass.layer, length, &kept)

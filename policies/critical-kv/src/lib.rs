@@ -136,9 +136,6 @@ impl CriticalKv {
             .scorer()
             .map_or_else(Vec::new, |by| by.scores(view));
         for (head, (row, &len)) in scores.iter_mut().zip(lens).enumerate() {
-            if let Some(newest) = row.last_mut() {
-                *newest = f32::INFINITY;
-            }
             let first = top(row, share_of(len, self.first_stage).max(1));
             for (score, norm) in row.iter_mut().zip(view.output_norms(head)) {
                 if *score < f32::INFINITY {
@@ -147,6 +144,9 @@ impl CriticalKv {
             }
             for token in first {
                 row[token] = f32::INFINITY;
+            }
+            if let Some(newest) = row.last_mut() {
+                *newest = f32::INFINITY;
             }
         }
         scores

@@ -127,7 +127,7 @@ impl Policy for ExpectedAttention {
     fn plan(&self, view: &LayerView<'_>, keep: &mut KeepPlan) {
         if view.prompt > view.budget {
             for (head, scores) in self.scores(view).into_iter().enumerate() {
-                keep.top_by(head, scores, view.budget, 0);
+                keep.top_by(head, scores, view.budget - 1, 1);
             }
         }
     }
@@ -160,7 +160,7 @@ impl ExpectedAttention {
                 *sum += weight;
             }
         }
-        for (token, sum) in (sinks..last).zip(expected) {
+        for (token, sum) in (sinks..view.prompt).zip(expected) {
             row[token] = self.weighed(sum, group, || {
                 &view.values(head)[token * dim..(token + 1) * dim]
             });
@@ -242,7 +242,7 @@ mod tests {
     fn a_score_is_expected_attention_times_the_value() {
         // Four keys share the softmax, 2 : 1 : 1 : 1; the values are of length 1, 5 and 0.
         let (kept, scores) = kept(two_sinks());
-        is_near(&scores, &[KEPT, KEPT, 0.4, 1.0, 0.0, KEPT]);
+        is_near(&scores, &[KEPT, KEPT, 0.4, 1.0, 0.0, 0.2]);
         assert_eq!(kept, [0, 1, 3, 5]);
     }
 
@@ -252,7 +252,7 @@ mod tests {
             value_norm: false,
             ..two_sinks()
         });
-        is_near(&scores, &[KEPT, KEPT, 0.4, 0.2, 0.2, KEPT]);
+        is_near(&scores, &[KEPT, KEPT, 0.4, 0.2, 0.2, 0.2]);
         assert_eq!(kept, [0, 1, 2, 5]);
     }
 
@@ -262,6 +262,6 @@ mod tests {
             epsilon: 0.1,
             ..two_sinks()
         });
-        is_near(&scores, &[KEPT, KEPT, 0.5, 1.5, 0.0, KEPT]);
+        is_near(&scores, &[KEPT, KEPT, 0.5, 1.5, 0.0, 0.3]);
     }
 }

@@ -11,6 +11,7 @@ use crate::{ConformError, Outcome, Report, npy::Array, npz::Npz, run};
 /// A file of cases and its arrays, to be changed and written.
 pub(super) struct Files {
     folder: TempDir,
+    pub(super) meta: Value,
     pub(super) cases: Vec<Value>,
     pub(super) arrays: BTreeMap<String, Vec<u8>>,
 }
@@ -29,6 +30,7 @@ impl Files {
             .map(|name| (name.to_owned(), npz.get(name).expect("an array")));
         Self {
             folder: TempDir::new().expect("a folder"),
+            meta: file["meta"].clone(),
             cases: all.filter(wanted).cloned().collect(),
             arrays: arrays.collect(),
         }
@@ -39,6 +41,7 @@ impl Files {
         let arrays = arrays.iter().cloned();
         Self {
             folder: TempDir::new().expect("a folder"),
+            meta: json!({}),
             cases: vec![case],
             arrays: arrays.map(|(name, file)| (name.to_owned(), file)).collect(),
         }
@@ -46,13 +49,18 @@ impl Files {
 
     pub(super) fn run(&self) -> Result<Report, ConformError> {
         let path = |name| self.folder.path().join(name);
-        let cases = json!({ "cases": self.cases }).to_string();
+        let cases = json!({ "meta": self.meta, "cases": self.cases }).to_string();
         fs::write(path("case.json"), cases).expect("written");
         fs::write(path("arrays.npz"), stored(&self.arrays)).expect("written");
         let mut registry = Registry::default();
         registry
             .add::<kv_policy_ada_kv::AdaKvConfig>()
+            .add::<kv_policy_critical_kv::CriticalKvConfig>()
+            .add::<kv_policy_expected_attention::ExpectedAttentionConfig>()
             .add::<kv_policy_h2o::H2oConfig>()
+            .add::<kv_policy_k_norm::KNormConfig>()
+            .add::<kv_policy_key_diff::KeyDiffConfig>()
+            .add::<kv_policy_lag_kv::LagKvConfig>()
             .add::<kv_policy_pyramid_kv::PyramidKvConfig>()
             .add::<kv_policy_snap_kv::SnapKvConfig>()
             .add::<kv_policy_streaming_llm::StreamingLlmConfig>();
@@ -82,7 +90,7 @@ impl Files {
 
     /// Puts the stacked layers under the numbers `layers`, one array each.
     pub(super) fn unstack(&mut self, layers: &[usize]) {
-        for name in ["q", "k"] {
+        for name in ["q", "k", "v", "o_proj_weight"] {
             let file = self.arrays.remove(name).expect("an array");
             let stacked: Array<f32> = Array::parse(&file).expect("an array");
             let rows = stacked

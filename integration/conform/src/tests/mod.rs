@@ -9,8 +9,10 @@ use files::{Files, npy};
 
 #[test]
 fn one_bit_is_a_difference() {
-    // SnapKV and Ada-KV of kvpress, the factory's pyramid (which ties) and H2O, and H2O while decoding.
-    for (id, steps) in [(13, 1), (17, 1), (126, 1), (129, 1), (203, 49)] {
+    // SnapKV and Ada-KV of kvpress, the factory's pyramid (which ties) and H2O, H2O while decoding; then what policies rank
+    // themselves: KNorm, KeyDiff, expected attention (which all let go of the newest) and CriticalKV over SnapKV.
+    let steps = [(13, 1), (17, 1), (126, 1), (129, 1), (203, 49)];
+    for (id, steps) in steps.into_iter().chain([40, 61, 69, 80].map(|id| (id, 1))) {
         let array = format!("c{id:03}_keep");
         let (layers, heads, tokens) = (2, 4, 96);
         for layer in 0..layers {
@@ -34,7 +36,7 @@ fn one_bit_is_a_difference() {
 /// As many tokens as before, but not the best ones: no tie.
 #[test]
 fn another_token_for_one_that_is_kept_is_a_difference() {
-    for id in [13, 17] {
+    for id in [13, 17, 32, 80] {
         let mut files = Files::of(&[id]);
         let array = format!("c{id:03}_keep");
         let mask: Array<u8> = Array::parse(&files.arrays[&array]).expect("a mask");
@@ -59,14 +61,14 @@ fn another_token_for_one_that_is_kept_is_a_difference() {
 
 #[test]
 fn arrays_may_stand_layer_by_layer() {
-    let ids = [0, 13, 17, 37, 116, 126, 130, 203];
+    let ids = [0, 13, 17, 37, 116, 126, 130, 203, 33, 40, 49, 69, 81];
     let mut files = Files::of(&ids);
     let stacked = files.run().expect("a report");
     files.unstack(&[0, 1]);
     assert_eq!(files.run().expect("a report"), stacked);
     assert_eq!(
         (stacked.passed(), stacked.failed()),
-        (ids.len() - 1, 0),
+        (ids.len() - 2, 0),
         "{stacked}"
     );
 }
@@ -100,6 +102,7 @@ fn layers_without_arrays_are_left_out() {
 #[test]
 fn what_is_wrong_with_the_arrays_is_said() {
     let mut files = Files::of(&[13]);
+    files.arrays.remove("o_proj_weight");
     files.arrays.remove("k");
     assert_eq!(files.error(), "arrays.npz: array `k`: is missing");
     files.arrays.remove("q");
@@ -152,6 +155,125 @@ fn what_is_wrong_with_a_mask_is_said() {
         files.error(),
         "case.json: case 203: a prompt of 49 tokens and 49 masks do not fit 96 tokens"
     );
+}
+
+#[test]
+fn what_a_policy_reads_and_a_file_lacks_is_named() {
+    // Expected attention without and with its norms, and CriticalKV.
+    let reasons = |lacks: fn(&mut Files)| {
+        let mut files = Files::of(&[69, 77, 81]);
+        lacks(&mut files);
+        let outcomes = files.run().expect("a report").outcomes;
+        let reason = |outcome: Outcome| match outcome.verdict {
+            Verdict::Unsupported => outcome.detail,
+            verdict => verdict.to_string(),
+        };
+        outcomes.into_iter().map(reason).collect::<Vec<_>>()
+    };
+    let no_values = "the file has no values (`v`) of a layer";
+    let without_values = |files: &mut Files| {
+        files.arrays.remove("v").expect("values");
+    };
+    assert_eq!(reasons(without_values), [no_values, "equal", no_values]);
+    let without_projection = |files: &mut Files| {
+        files.arrays.remove("o_proj_weight").expect("a projection");
+    };
+    let no_projection = "the file has no output projection (`o_proj_weight`) of a layer";
+    assert_eq!(
+        reasons(without_projection),
+        ["equal", "equal", no_projection]
+    );
+    let no_base = "the case file's `meta` has no `rope_theta`, which the policy reads";
+    assert_eq!(
+        reasons(|files| files.meta = json!({})),
+        [no_base, no_base, "equal"]
+    );
+}
+
+/// Another base turns the queries to other positions.
+#[test]
+fn the_base_of_the_rotation_is_that_of_the_file() {
+    let mut files = Files::of(&[69]);
+    assert_eq!(files.only().verdict, Verdict::Equal);
+    files.meta = json!({"rope_theta": 500.0});
+    assert_eq!(files.only().verdict, Verdict::Differs);
+    files.meta = json!({"rope_theta": 0.0});
+    assert_eq!(
+        files.error(),
+        "case.json: `rope_theta` is 0, must be a number above 0"
+    );
+}
+
+#[test]
+fn what_is_wrong_with_values_and_projections_is_said() {
+    let mut files = Files::of(&[81]);
+    let projection = npy("<f4", &[2, 3, 127], &[0; 4 * 2 * 3 * 127]);
+    files.arrays.insert("o_proj_weight".into(), projection);
+    assert_eq!(
+        files.error(),
+        "arrays.npz: array `o_proj_weight`: a layer's shape is [3, 127], not [M, 128]"
+    );
+    files
+        .arrays
+        .insert("v".into(), npy("<f4", &[1, 1], &[0; 4]));
+    assert_eq!(
+        files.error(),
+        "arrays.npz: array `v`: its shape is [1, 1], not [2, 4, 96, 16] as that of the keys"
+    );
+}
+
+/// `LagKV`'s own scores are equal for all tokens that it does not rank: the reference takes any of them.
+#[test]
+fn ties_are_known_by_the_references_scores() {
+    let tied = Files::of(&[49]);
+    assert_eq!(tied.only().verdict, Verdict::Tied);
+    let mut files = Files::of(&[49]);
+    files.arrays.remove("c049_score").expect("scores");
+    assert_eq!(files.only().verdict, Verdict::Differs);
+    // For some layers of a model.
+    let mut files = Files::of(&[49]);
+    files.unstack(&[3, 17]);
+    files.spread("c049_keep", 30, &[3, 17]);
+    assert_eq!(files.only().verdict, Verdict::Differs, "of which layers?");
+    files.meta["score_layers"] = json!([3, 17]);
+    assert_eq!(files.only().verdict, Verdict::Tied);
+    files.meta["score_layers"] = json!([4, 17]);
+    assert_eq!(files.only().verdict, Verdict::Differs);
+    files.cases[0]["score_layers"] = json!([3, 17]);
+    assert_eq!(files.only().verdict, Verdict::Tied, "the case knows better");
+    files.meta["score_layers"] = json!([3]);
+    files.cases[0]["score_layers"] = json!(null);
+    assert_eq!(
+        files.error(),
+        "arrays.npz: array `c049_score`: its shape is [2, 4, 96], not [1, 4, 96]"
+    );
+}
+
+/// `KNorm` drops the newest token where its key is long; our plan keeps it in place of the lowest score, and of no other.
+#[test]
+fn the_newest_token_takes_the_place_of_the_lowest_score() {
+    let mut files = Files::of(&[41]);
+    let sound = files.only();
+    assert_eq!(
+        (sound.verdict, sound.detail.as_str()),
+        (
+            Verdict::Equal,
+            "the plan keeps the newest token in place of the lowest score, in 3 rows"
+        )
+    );
+    let mask: Array<u8> = Array::parse(&files.arrays["c041_keep"]).expect("a mask");
+    let is_kept = |bit: &usize| mask.values[bit / 8] & (0x80 >> (bit % 8)) != 0;
+    let lacks_newest = |head: &usize| !is_kept(&(head * 96 + 95));
+    let head = (0..8).find(lacks_newest).expect("such a head");
+    let gone: Vec<usize> = (head * 96..head * 96 + 95)
+        .filter(|bit| !is_kept(bit))
+        .collect();
+    let kept: Vec<usize> = (head * 96..head * 96 + 95).filter(is_kept).collect();
+    for (&gone, &kept) in gone.iter().zip(&kept) {
+        files.flip("c041_keep", &[gone, kept]);
+        assert_eq!(files.only().verdict, Verdict::Differs, "{gone}, {kept}");
+        files.flip("c041_keep", &[gone, kept]);
+    }
 }
 
 /// `floats` in an array of these dimensions.

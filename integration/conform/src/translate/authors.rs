@@ -30,6 +30,9 @@ pub(super) fn translate(case: &Case) -> Result<Job, String> {
 
 /// The clusters of `KVCache-Factory`, whose budget counts the window.
 fn factory(method: &str, params: &Params<'_>) -> Result<Job, String> {
+    if method == "l2norm" {
+        return norms(params);
+    }
     if ![
         "snapkv",
         "pyramidkv",
@@ -69,6 +72,20 @@ fn factory(method: &str, params: &Params<'_>) -> Result<Job, String> {
         _ => Ok(Job::new("streaming-llm", Budget::Full)
             .with("sinks", rest)
             .with("recent", window)),
+    }
+}
+
+/// There is no window, and some layers may be left alone.
+fn norms(params: &Params<'_>) -> Result<Job, String> {
+    let job = Job::new(
+        "k-norm",
+        Budget::Tokens(params.whole("max_capacity_prompt")?),
+    );
+    let skipped = params.wholes("skip_layers")?;
+    if skipped.is_empty() {
+        Ok(job)
+    } else {
+        Err(format!("no policy leaves the layers {skipped:?} alone"))
     }
 }
 

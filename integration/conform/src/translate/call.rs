@@ -25,13 +25,29 @@ impl<'a> Call<'a> {
         })
     }
 
-    /// The only argument without a name, another call.
-    pub(super) fn inner(&self) -> Option<&'a str> {
-        let mut unnamed = self.args.iter().filter(|(key, _)| key.is_none());
-        match (unnamed.next(), unnamed.next()) {
-            (Some((_, value)), None) => Some(value),
-            _ => None,
-        }
+    /// The arguments without a name.
+    pub(super) fn unnamed(&self) -> impl Iterator<Item = &'a str> {
+        let unnamed = self.args.iter().filter(|(key, _)| key.is_none());
+        unnamed.map(|&(_, value)| value)
+    }
+
+    /// The first argument without a name, another call.
+    pub(super) fn inner(&self) -> Result<Call<'a>, String> {
+        let inner = self.unnamed().next();
+        Self::parse(inner.ok_or_else(|| format!("`{}` is of no other method", self.name))?)
+    }
+
+    /// The second argument without a name.
+    pub(super) fn size(&self) -> Result<usize, String> {
+        let size = self.unnamed().nth(1);
+        let size = size.ok_or_else(|| format!("`{}` has no size", self.name))?;
+        let refuse = |_| format!("`{size}` of `{}` is no whole number", self.name);
+        size.parse().map_err(refuse)
+    }
+
+    /// Whether the argument `name` is there, which has no value.
+    pub(super) fn flag(&self, name: &str) -> bool {
+        self.unnamed().any(|known| known == name)
     }
 
     pub(super) fn whole(&self, key: &str, default: usize) -> Result<usize, String> {
@@ -50,15 +66,26 @@ impl<'a> Call<'a> {
         value.parse().map_err(refuse)
     }
 
-    /// Refuses arguments that nobody reads. An unnamed one is refused unless the method wraps another.
-    pub(super) fn only(&self, keys: &[&str], wraps: bool) -> Result<(), String> {
-        let stranger = self.args.iter().find_map(|&(key, value)| match key {
-            Some(key) if keys.contains(&key) => None,
-            Some(key) => Some(key),
-            None if wraps => None,
-            None => Some(value),
-        });
-        stranger.map_or(Ok(()), |stranger| {
+    /// Refuses arguments that nobody reads: those with other names than `keys`, and, without one, other than `flags`.
+    pub(super) fn only(&self, keys: &[&str], flags: &[&str]) -> Result<(), String> {
+        self.only_after(0, keys, flags)
+    }
+
+    /// As [`Call::only`], behind `read` arguments without a name.
+    pub(super) fn only_after(
+        &self,
+        read: usize,
+        keys: &[&str],
+        flags: &[&str],
+    ) -> Result<(), String> {
+        let is_known = |key: &str| keys.contains(&key);
+        let named = self.args.iter().filter_map(|&(key, _)| key);
+        let mut strangers = named.filter(|key| !is_known(key)).chain(
+            self.unnamed()
+                .skip(read)
+                .filter(|value| !flags.contains(value)),
+        );
+        strangers.next().map_or(Ok(()), |stranger| {
             Err(format!(
                 "the argument `{stranger}` of `{}` is not known",
                 self.name
@@ -100,17 +127,34 @@ mod tests {
     #[test]
     fn calls_nest() {
         let call = Call::parse("adakv(snapkv(w=32,k=7),alpha=0.2)").expect("a call");
-        assert_eq!(
-            (call.name, call.inner()),
-            ("adakv", Some("snapkv(w=32,k=7)"))
-        );
+        assert_eq!(call.name, "adakv");
         assert_eq!(call.real("alpha", 0.5), Ok(0.2));
-        assert_eq!(call.only(&["alpha"], true), Ok(()));
-        let inner = Call::parse("snapkv(w=32,k=7)").expect("a call");
+        assert_eq!(call.only_after(1, &["alpha"], &[]), Ok(()));
+        let inner = call.inner().expect("a call");
+        assert_eq!(inner.name, "snapkv");
         assert_eq!((inner.whole("w", 64), inner.whole("k", 5)), (Ok(32), Ok(7)));
-        assert_eq!(Call::parse("tova").expect("a call").name, "tova");
+        let bare = Call::parse("tova").expect("a call");
+        assert_eq!(bare.name, "tova");
+        assert_eq!(bare.inner(), Err("`tova` is of no other method".into()));
         for broken in ["a(b", "a(b))", "a(b)c", "a()b)"] {
             assert!(Call::parse(broken).is_err(), "{broken}");
         }
+    }
+
+    #[test]
+    fn sizes_and_flags_have_no_name() {
+        let call = Call::parse("chunkkv(snapkv(w=32,k=7),20)").expect("a call");
+        assert_eq!(call.size(), Ok(20));
+        assert_eq!(call.only_after(2, &[], &[]), Ok(()));
+        assert!(call.only_after(1, &[], &[]).is_err());
+        let wrong = Call::parse("block(keydiff,few)").expect("a call").size();
+        assert_eq!(wrong, Err("`few` of `block` is no whole number".into()));
+        let call = Call::parse("lagkv(n_sink=4,lag=32,cross)").expect("a call");
+        assert!(call.flag("cross") && !call.flag("lag"));
+        assert_eq!(call.only(&["n_sink", "lag"], &["cross"]), Ok(()));
+        assert_eq!(
+            call.only(&["n_sink", "lag"], &[]),
+            Err("the argument `cross` of `lagkv` is not known".into())
+        );
     }
 }

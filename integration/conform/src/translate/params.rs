@@ -43,6 +43,16 @@ impl<'a> Params<'a> {
         numbers.ok_or_else(|| self.unlike(name, "a list of numbers"))
     }
 
+    /// Whole numbers; none where the parameter is missing.
+    pub(super) fn wholes(&self, name: &'static str) -> Result<Vec<u64>, String> {
+        let Some(value) = self.optional(name) else {
+            return Ok(Vec::new());
+        };
+        let list = value.as_array();
+        let numbers = list.and_then(|list| list.iter().map(Value::as_u64).collect());
+        numbers.ok_or_else(|| self.unlike(name, "a list of whole numbers"))
+    }
+
     /// Rows of 0 and 1, or of false and true.
     pub(super) fn flags(&self, name: &'static str) -> Result<Vec<Vec<bool>>, String> {
         let flag = |value: &Value| match value.as_u64() {
