@@ -19,13 +19,14 @@ fn the_default_asks_for_what_the_authors_observe() {
             group: Reduce::Mean,
             pool: Pool::Max(7),
             order: ReductionOrder::GroupThenPool,
+            shared: false,
         },
         appends: true,
         min_tokens: 32,
         ..Needs::NONE
     };
     let config = AdaKvConfig::default();
-    assert_eq!(needs(config, Budget::Tokens(64)), expected);
+    assert_eq!(needs(config.clone(), Budget::Tokens(64)), expected);
     let unlimited = needs(config, Budget::Full);
     assert_eq!(unlimited.observation, Observation::None);
 }
@@ -42,7 +43,7 @@ fn a_policy_that_evicts_sees_every_row_and_appends_nothing() {
         group: Reduce::Sum,
         ..AdaKvConfig::default()
     };
-    let evicting = needs(config, Budget::Tokens(64));
+    let evicting = needs(config.clone(), Budget::Tokens(64));
     let expected = Needs {
         observation: Observation::Rows,
         reduction: Reduction {
@@ -50,6 +51,7 @@ fn a_policy_that_evicts_sees_every_row_and_appends_nothing() {
             group: Reduce::Sum,
             pool: Pool::None,
             order: ReductionOrder::GroupThenPool,
+            shared: false,
         },
         appends: false,
         min_tokens: 3,

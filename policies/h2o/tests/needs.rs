@@ -15,6 +15,7 @@ const SUMS: Reduction = Reduction {
     group: Reduce::Sum,
     pool: Pool::None,
     order: ReductionOrder::GroupThenPool,
+    shared: false,
 };
 
 /// The authors sum, over the prompt and over every step after it; a recent token and the newcomer need a slot each.

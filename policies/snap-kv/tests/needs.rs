@@ -20,6 +20,7 @@ fn the_default_asks_for_what_the_authors_observe() {
             group: Reduce::Mean,
             pool: Pool::Average(5),
             order: ReductionOrder::GroupThenPool,
+            shared: false,
         },
         appends: true,
         min_tokens: 32,
@@ -55,6 +56,7 @@ fn every_option_of_the_score_is_handed_on() {
             group: Reduce::Sum,
             pool: Pool::Max(7),
             order: ReductionOrder::PoolThenGroup,
+            shared: false,
         }
     );
 }
