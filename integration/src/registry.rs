@@ -32,6 +32,7 @@ macro_rules! policies {
 
 policies! {
     "ada-kv": kv_policy_ada_kv::AdaKvConfig;
+    "cake": kv_policy_cake::CakeConfig;
     "chunk-kv": kv_policy_chunk_kv::ChunkKvConfig;
     "critical-kv": kv_policy_critical_kv::CriticalKvConfig;
     "duo-attention": kv_policy_duo_attention::DuoAttentionConfig;
@@ -41,6 +42,7 @@ policies! {
     "head-kv": kv_policy_head_kv::HeadKvConfig;
     "k-norm": kv_policy_k_norm::KNormConfig;
     "key-diff": kv_policy_key_diff::KeyDiffConfig;
+    "la-cache": kv_policy_la_cache::LaCacheConfig;
     "lag-kv": kv_policy_lag_kv::LagKvConfig;
     "pyramid-kv": kv_policy_pyramid_kv::PyramidKvConfig;
     "snap-kv": kv_policy_snap_kv::SnapKvConfig;

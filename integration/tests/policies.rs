@@ -36,6 +36,20 @@ fn quarter(policy: &str) -> CacheConfig {
 /// kept tokens need, and all go back.
 async fn run(cache: CacheConfig) -> Report {
     let name = cache.policy_name().to_owned();
+    let report = run_within(cache).await;
+    let needed = |&tokens: &usize| tokens.div_ceil(BLOCK);
+    let pages: usize = report.kept.iter().flatten().map(needed).sum();
+    assert_eq!(
+        report.pages_held_peak, pages,
+        "{name}: what the kept tokens do not need was never held"
+    );
+    report
+}
+
+/// As [`run`], for a policy that gives pages back on its way: what was held at most is below a full cache and within the pages of
+/// the budget, one begun in every head.
+async fn run_within(cache: CacheConfig) -> Report {
+    let name = cache.policy_name().to_owned();
     let engine = start(engine(smollm(Weights::Q8), Some(cache))).await;
     let answer = engine
         .generate(Request::greedy(prompt(), ANSWER))
@@ -46,11 +60,10 @@ async fn run(cache: CacheConfig) -> Report {
     let report = report.expect("a policy is configured");
     assert_eq!(report.prompt_tokens, PROMPT, "{name}");
     assert_eq!(report.kept.len(), LAYERS);
-    let needed = |&tokens: &usize| tokens.div_ceil(BLOCK);
-    let pages: usize = report.kept.iter().flatten().map(needed).sum();
-    assert_eq!(
-        report.pages_held_peak, pages,
-        "{name}: what the kept tokens do not need was never held"
+    let most = LAYERS * HEADS * ((BUDGET + APPENDED) / BLOCK + 2);
+    assert!(
+        report.pages_held_peak <= most || name == "duo-attention",
+        "{name}"
     );
     let full = LAYERS * HEADS * (PROMPT + APPENDED).div_ceil(BLOCK);
     assert_eq!(report.pages_full, full);
@@ -137,6 +150,36 @@ async fn snap_stream_holds_a_choice_of_the_prompt_and_a_ring() {
     assert_eq!(all(&report), [BUDGET; LAYERS * HEADS]);
     let report = run(cache.set("over", "ada-kv")).await;
     assert_eq!(layer_sums(&report), [HEADS * BUDGET; LAYERS]);
+}
+
+/// The layers share the budget as they report, heads of a layer alike, and all of it is spent.
+#[cfg(feature = "cake")]
+#[tokio::test(flavor = "multi_thread")]
+async fn cake_cuts_layers_as_later_ones_report() {
+    let report = run_within(quarter("cake")).await;
+    for heads in &report.kept {
+        assert!(heads.iter().all(|len| *len == heads[0]), "{heads:?}");
+    }
+    let lens: Vec<usize> = report.kept.iter().map(|heads| heads[0]).collect();
+    assert!(lens.iter().any(|len| *len != lens[0]), "{lens:?}");
+    let spent: usize = lens.iter().sum();
+    let budget = LAYERS * (BUDGET + APPENDED);
+    // A rise that comes too late is lost.
+    assert!(
+        spent <= budget && 100 * spent > 99 * budget,
+        "{spent} of {budget}"
+    );
+}
+
+#[cfg(feature = "la-cache")]
+#[tokio::test(flavor = "multi_thread")]
+async fn la_cache_compacts_and_never_holds_more_than_the_budget() {
+    let report = run_within(quarter("la-cache")).await;
+    let lens = all(&report);
+    assert!(
+        lens.iter().all(|&len| len == lens[0] && len <= BUDGET),
+        "{lens:?}"
+    );
 }
 
 /// Each head is as long as its rule makes it, and all are within the budget together.

@@ -95,6 +95,8 @@ pub fn granted(
 pub struct Demand {
     /// Room of each layer, `[L]`.
     pub rooms: Vec<Room>,
+    /// The most that all layers hold together, as [`Policy::together`] says; pins come on top here too.
+    pub together: Option<usize>,
     /// Whether what is generated comes on top, as [`Needs::appends`] says.
     pub appends: bool,
     /// Tokens of the prompt.
@@ -114,6 +116,7 @@ impl Demand {
         let rooms = (0..geometry.layers).map(|layer| policy.room(layer, prompt, budget));
         Self {
             rooms: rooms.collect(),
+            together: policy.together(prompt, budget),
             appends: needs.appends,
             prompt,
         }
@@ -161,16 +164,26 @@ impl Demand {
                 .sum(),
             Room::Together(usize::MAX) => heads * geometry.head_pages(tokens),
             Room::Together(room) => {
-                let on_top = heads.saturating_mul(pinned.saturating_add(generated));
-                let all = room
-                    .saturating_add(on_top)
-                    .min(heads.saturating_mul(longest));
-                // Whatever the split: a page begun in every head, then one for each B tokens.
-                all.min(heads) + all.saturating_sub(heads) / geometry.block
+                let on_top = pinned.saturating_add(generated);
+                worst_split(*room, heads, on_top, longest, geometry.block)
             }
         };
-        self.rooms.iter().map(layer).sum()
+        let rooms = self.rooms.iter().map(layer).sum();
+        let Some(together) = self.together.filter(|&tokens| tokens < usize::MAX) else {
+            return rooms;
+        };
+        let on_top = pinned.saturating_add(generated);
+        worst_split(together, geometry.heads(), on_top, longest, geometry.block).min(rooms)
     }
+}
+
+/// The most pages that `heads` heads take which share `room` tokens and hold `on_top` more each, at most `longest`: a page
+/// begun in every head, then one for each `block` tokens.
+fn worst_split(room: usize, heads: usize, on_top: usize, longest: usize, block: usize) -> usize {
+    let all = room
+        .saturating_add(heads.saturating_mul(on_top))
+        .min(heads.saturating_mul(longest));
+    all.min(heads) + all.saturating_sub(heads) / block
 }
 
 #[cfg(test)]
@@ -191,8 +204,33 @@ mod tests {
         let rooms = vec![room.clone(); 2];
         Demand {
             rooms,
+            together: None,
             appends,
             prompt,
+        }
+    }
+
+    #[test]
+    fn layers_that_share_a_total_are_promised_that_and_no_more() {
+        let shared = Demand {
+            together: Some(40),
+            ..demand(&Room::Each(30), true, 30)
+        };
+        // 40 tokens over four heads: a page begun in each, and 36 / 8 more.
+        assert_eq!(shared.pages(&GEOMETRY, 30, 0), 4 + 4);
+        // Eight generated tokens in every head, and two pinned ones.
+        assert_eq!(shared.pages(&GEOMETRY, 38, 2), 4 + 76 / 8);
+        // Where the rooms come to less, they count; and no limit is none.
+        assert_eq!(
+            demand(&Room::Each(30), true, 30).pages(&GEOMETRY, 30, 0),
+            4 * 4
+        );
+        let loose = |together| Demand {
+            together,
+            ..demand(&Room::Each(8), true, 30)
+        };
+        for together in [Some(400), Some(usize::MAX), None] {
+            assert_eq!(loose(together).pages(&GEOMETRY, 30, 0), 4);
         }
     }
 

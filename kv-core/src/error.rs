@@ -196,6 +196,16 @@ pub enum CacheError {
         /// The layer.
         layer: usize,
     },
+    /// A layer was to be planned anew whose tokens only a device knows.
+    #[error(
+        "only the device knows what layer {layer} of sequence {seq} holds; it cannot be planned anew"
+    )]
+    Blind {
+        /// The sequence.
+        seq: SeqId,
+        /// The layer.
+        layer: usize,
+    },
 }
 
 #[cfg(test)]

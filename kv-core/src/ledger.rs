@@ -1,10 +1,14 @@
 //! All sequences of one engine: what each head holds, and what each sequence was promised.
+mod shrink;
+
 use std::collections::HashMap;
 
 use crate::{
     CacheError, Demand, Geometry, HeadTable, Kept, Needs, Observation, Page, PageId, PagePool,
     Pins, Place, Position, Reservation, SeqId, Slot, Target, TokenClass, table::Hold,
 };
+
+pub use shrink::Move;
 
 /// Where a token is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

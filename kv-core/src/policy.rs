@@ -21,6 +21,20 @@ pub trait Policy: fmt::Debug + Send + Sync {
         Room::Each(budget)
     }
 
+    /// The most that the heads of all layers hold together, where that is less than their rooms: for a method that shares one
+    /// budget out among the layers as they report. Sequences are admitted by it. Without a body: what the rooms come to.
+    fn together(&self, prompt: usize, budget: usize) -> Option<usize> {
+        let _ = (prompt, budget);
+        None
+    }
+
+    /// What a layer says of its prompt to the plans of the others, under [`Cadence::Cascade`]: read it as
+    /// [`LayerView::reports`]. Without a body: nothing, 0.
+    fn report(&self, view: &LayerView<'_>) -> f64 {
+        let _ = view;
+        0.0
+    }
+
     /// What a user should know before trusting the results, for example that a profile was not made for the model.
     fn notice(&self) -> Option<String> {
         None
@@ -230,21 +244,21 @@ pub enum Pool {
 pub enum Cadence {
     /// Once per layer, when its prompt attention is done.
     LayerPrefill,
-    /// Once, when the prompt attention of all layers is done.
-    Prefill,
-    /// Whenever a head fills a page.
-    PageFull,
-    /// Every so many decode steps.
-    Steps(usize),
+    /// So, and once more for every layer before it: each layer reports ([`Policy::report`]), and what the layers before it
+    /// hold is planned anew, with all reports so far. They are cut down before the layer's own prompt is written. A plan
+    /// can ask for more than a layer still holds; it gets what is there.
+    Cascade,
+    /// Once per layer, when its prompt attention is done, and again whenever the next token would take a head beyond
+    /// its room. That plan has to make place for it.
+    Full,
 }
 
 impl fmt::Display for Cadence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::LayerPrefill => f.write_str("a plan after each layer's prompt"),
-            Self::Prefill => f.write_str("a plan after all layers' prompts"),
-            Self::PageFull => f.write_str("a plan whenever a page is full"),
-            Self::Steps(steps) => write!(f, "a plan every {steps} decode steps"),
+            Self::Cascade => f.write_str("plans of all layers again as later ones report"),
+            Self::Full => f.write_str("a plan whenever a head is full"),
         }
     }
 }

@@ -216,6 +216,27 @@ impl Reservation {
             given_back: false,
         })
     }
+
+    /// Puts pages back that can be taken again: they are free, and promised.
+    ///
+    /// # Panics
+    ///
+    /// If a page comes from another pool.
+    pub fn put_back(&mut self, pages: impl IntoIterator<Item = OwnedPage>) {
+        let mut pages: Vec<OwnedPage> = pages.into_iter().collect();
+        let ours = pages
+            .iter()
+            .all(|page| Arc::ptr_eq(&page.shared, &self.shared));
+        assert!(ours, "a page belongs to another pool");
+        let mut state = self.shared.state.lock();
+        state.promised += pages.len();
+        state.free.extend(pages.iter_mut().map(|page| {
+            page.given_back = true;
+            page.id
+        }));
+        drop(state);
+        self.credit += pages.len();
+    }
 }
 
 impl Drop for Reservation {
@@ -319,6 +340,19 @@ mod tests {
         );
         pool.give_back([taken]);
         assert_eq!(pool.usage().held, 0);
+    }
+
+    #[test]
+    fn what_is_put_back_stays_promised() {
+        let pool = PagePool::new(3);
+        let mut mine = pool.reservation();
+        let pages = [mine.take(), mine.take()].map(|page| page.expect("free"));
+        mine.put_back(pages);
+        let usage = pool.usage();
+        assert_eq!((usage.held, usage.promised, mine.credit()), (0, 2, 2));
+        let mut other = pool.reservation();
+        assert_eq!(other.grow(2), Err(Full { wanted: 2, free: 1 }));
+        assert!(mine.take().is_ok() && mine.take().is_ok());
     }
 
     #[test]

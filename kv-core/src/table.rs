@@ -1,4 +1,6 @@
 //! One head's cache: which page and offset hold which token.
+mod shrink;
+
 use crate::{
     Growth, OwnedPage, PageId, Pins, Position, Reservation, SharedPage, Slot, TokenClass,
     pool::Full,
@@ -74,7 +76,9 @@ pub struct HeadTable {
     /// Where a ring looks for its next victim.
     cursor: usize,
     /// Whether a device has overwritten slots that it did not name.
-    is_blind: bool,
+    pub(crate) is_blind: bool,
+    /// Whether the slots of a ring stand in no order, for some have moved.
+    is_shuffled: bool,
 }
 
 impl HeadTable {
@@ -91,6 +95,7 @@ impl HeadTable {
             growth: Growth::Append,
             cursor: 0,
             is_blind: false,
+            is_shuffled: false,
         }
     }
 
@@ -172,7 +177,8 @@ impl HeadTable {
     }
 
     /// Says how the head grows from now on. A ring starts at its oldest token outside the sinks, so the slots must
-    /// stand in the order of the text. Of the classes that it protects, by `class` of each position, the first tokens stay.
+    /// stand in the order of the text, or the head knows that they do not. Of the classes that it protects, by `class` of each
+    /// position, the first tokens stay.
     pub(crate) fn set_growth(&mut self, growth: Growth, class: impl Fn(Position) -> TokenClass) {
         self.growth = growth;
         self.protect(class);
@@ -291,7 +297,7 @@ impl HeadTable {
     pub(crate) fn place_of(&self, hold: Hold) -> Place {
         let victim = match self.growth {
             Growth::Ring { sinks, recent }
-                if hold != Hold::Pinned && self.count(sinks, Hold::Free) >= recent =>
+                if hold != Hold::Pinned && self.ringed(sinks) >= recent =>
             {
                 self.ring_victim(sinks)
             }
@@ -339,9 +345,17 @@ impl HeadTable {
         held.filter(|&&held| held == hold).count()
     }
 
+    /// Tokens that are not pinned.
+    pub(crate) fn unpinned(&self) -> usize {
+        self.len() - self.count(0, Hold::Pinned)
+    }
+
     /// The oldest slot behind the sinks that is not pinned. Those slots are a ring: they are filled in the order of the
     /// text, and from then on the newcomer takes the oldest one's, which is the first from the cursor on.
     fn ring_victim(&self, sinks: usize) -> Option<usize> {
+        if self.is_shuffled {
+            return self.oldest_behind(sinks);
+        }
         let start = self.cursor.max(sinks);
         (start..self.len())
             .chain(sinks..start.min(self.len()))

@@ -15,13 +15,13 @@ enum Scores<'a> {
     Source(&'a dyn ScoreSource),
 }
 
-/// Which forward pass has just finished.
+/// What the layer holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
-    /// The prompt was read; slot `i` of every head is position `i`.
+    /// Its prompt, just read: slot `i` of every head is position `i`.
     Prefill,
-    /// One token was decoded; slots stand in no particular order.
+    /// What earlier plans kept of the prompt, and what has come since: slots stand in no particular order.
     Decode,
 }
 
@@ -30,7 +30,7 @@ pub enum Phase {
 pub struct LayerView<'a> {
     /// The layer, `0..L`.
     pub layer: usize,
-    /// Which pass has just finished.
+    /// What it holds.
     pub phase: Phase,
     /// Tokens of the prompt, `n`.
     pub prompt: usize,
@@ -40,6 +40,7 @@ pub struct LayerView<'a> {
     positions: Option<&'a [&'a [Position]]>,
     scores: Option<(Observation, Scores<'a>)>,
     rows: Option<&'a PromptRows<'a>>,
+    reports: Option<&'a [f64]>,
 }
 
 impl<'a> LayerView<'a> {
@@ -55,6 +56,7 @@ impl<'a> LayerView<'a> {
             positions: None,
             scores: None,
             rows: None,
+            reports: None,
         }
     }
 
@@ -76,6 +78,7 @@ impl<'a> LayerView<'a> {
             positions: Some(positions),
             scores: None,
             rows: None,
+            reports: None,
         }
     }
 
@@ -114,6 +117,37 @@ impl<'a> LayerView<'a> {
     pub const fn with_rows(mut self, rows: &'a PromptRows<'a>) -> Self {
         self.rows = Some(rows);
         self
+    }
+
+    /// The same view with what the layers have reported so far.
+    #[must_use]
+    pub const fn with_reports(mut self, reports: &'a [f64]) -> Self {
+        self.reports = Some(reports);
+        self
+    }
+
+    /// What the layers have reported so far ([`Policy::report`](crate::Policy::report)), the first layer's first: after a
+    /// layer's prompt its own report is the last.
+    ///
+    /// # Panics
+    ///
+    /// If the policy does not ask for [`Cadence::Cascade`](crate::Cadence::Cascade), or if the view is the one that a layer
+    /// reports from.
+    #[must_use]
+    pub fn reports(&self) -> &'a [f64] {
+        match self.reports {
+            Some(reports) => reports,
+            None => panic!("reports were read, but `needs()` does not name `Cadence::Cascade`"),
+        }
+    }
+
+    /// Tokens of the text so far: the newest one is always held.
+    #[must_use]
+    pub fn seen(&self) -> usize {
+        let newest = |positions: &'a [&'a [Position]]| positions.iter().copied().flatten().max();
+        self.positions.map_or(self.prompt, |positions| {
+            newest(positions).map_or(0, |position| position.index() + 1)
+        })
     }
 
     /// KV heads of the layer, `H`.

@@ -3,8 +3,8 @@
 use std::hash::{BuildHasher, RandomState};
 
 use kv_core::{
-    Demand, Geometry, Growth, KeepPlan, Kept, LayerView, Ledger, Pins, Position, Protected, Room,
-    SeqId, Target, TokenClass,
+    CacheError, Demand, Geometry, Growth, KeepPlan, Kept, LayerView, Ledger, Pins, Position,
+    Protected, Room, SeqId, Target, TokenClass,
 };
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -96,6 +96,7 @@ fn opened(tokens: usize, kept: &Kept, pins: &Pins) -> Ledger {
     let mut ledger = Ledger::new(GEOMETRY, 200);
     let demand = Demand {
         rooms: vec![Room::Each(usize::MAX)],
+        together: None,
         appends: false,
         prompt: tokens,
     };
@@ -167,6 +168,9 @@ fn a_device_that_chooses_victims_changes_nothing_else() {
         );
         let blind = with_device.head(SEQ, 0, 0).expect("open");
         assert!(blind.positions().is_empty() && !blind.is_empty());
+        // Whose tokens nobody knows cannot be planned anew.
+        let refused = with_device.shrink(SEQ, 0, &kept);
+        assert_eq!(refused, Err(CacheError::Blind { seq: SEQ, layer: 0 }));
         assert!(
             !with_device
                 .head(SEQ, 0, 1)

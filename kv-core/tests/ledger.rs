@@ -102,6 +102,7 @@ impl Kind {
         };
         Demand {
             rooms: vec![room; GEOMETRY.layers],
+            together: None,
             appends: matches!(self, Self::Prompt | Self::RaggedPrompt),
             prompt,
         }
@@ -199,6 +200,8 @@ enum Op {
     Advance { seq: u8, bits: u32 },
     /// Adds random scores to a head.
     Observe { seq: u8, bits: u32 },
+    /// Plans anew what a layer holds: a random part of each head stays, now and then with new scores.
+    Shrink { seq: u8, bits: u32 },
     /// Closes a sequence, in the middle of a token or not.
     Release { seq: u8 },
     /// Closes all.
@@ -226,6 +229,7 @@ struct Met {
     full_prompts: usize,
     full_tokens: usize,
     tokens: usize,
+    moved: usize,
     cancelled: usize,
 }
 
@@ -255,6 +259,7 @@ impl World {
             } => self.reserve(SeqId(seq.into()), tokens, kind, pins),
             Op::Advance { seq, bits } => self.advance(SeqId(seq.into()), bits)?,
             Op::Observe { seq, bits } => self.observe(SeqId(seq.into()), bits),
+            Op::Shrink { seq, bits } => self.shrink(SeqId(seq.into()), bits)?,
             Op::Release { seq } => {
                 let seq = SeqId(seq.into());
                 let progress = self.open.remove(&seq);
@@ -395,6 +400,59 @@ impl World {
             .expect("the sequence is open");
     }
 
+    fn shrink(&mut self, seq: SeqId, bits: u32) -> Result<(), String> {
+        let mut rng = ChaCha8Rng::seed_from_u64(bits.into());
+        let layer = rng.random_range(0..GEOMETRY.layers);
+        let Some(progress) = self.open.get(&seq) else {
+            let kept = Kind::Full.plan(1, &Pins::default(), &mut rng);
+            let refused = self.replay.shrink(seq, layer, &kept);
+            return expect(&refused, &CacheError::UnknownSequence(seq));
+        };
+        let stays = rng.random_range(0.0..=1.0);
+        let heads = (0..GEOMETRY.kv_heads).map(|head| {
+            let table = self.replay.ledger().head(seq, layer, head);
+            let table = table.expect("the sequence is open");
+            let newest = table.positions().iter().max();
+            let is_kept = |(_, position): &(u32, &Position)| {
+                let is_fixed = Some(*position) == newest || progress.pins.contains(**position);
+                is_fixed || rng.random_bool(stays)
+            };
+            let slots = (0..).zip(table.positions()).filter(is_kept);
+            let slots: Vec<u32> = slots.map(|(slot, _)| slot).collect();
+            let scores: Vec<f32> = slots
+                .iter()
+                .map(|_| f32::from(rng.random_range(0..4_u8)))
+                .collect();
+            (slots, table.growth(), scores)
+        });
+        let heads: Vec<_> = heads.collect();
+        let with_scores = rng.random_ratio(1, 2);
+        let kept = Kept {
+            slots: heads.iter().map(|head| head.0.clone()).collect(),
+            growth: heads.iter().map(|head| head.1).collect(),
+            scores: with_scores.then(|| heads.into_iter().map(|head| head.2).collect()),
+        };
+        let before = self.replay.ledger().evicted();
+        let held = self.replay.ledger().report(seq).expect("open").kept;
+        let held: usize = held[layer].iter().sum();
+        match self.replay.shrink(seq, layer, &kept) {
+            Ok(moves) => self.met.moved += usize::from(!moves.is_empty()),
+            Err(error) => return Err(format!("a layer of {progress:?} cannot shrink: {error}")),
+        }
+        let left: usize = kept.slots.iter().map(Vec::len).sum();
+        let report = self.replay.ledger().report(seq).expect("open");
+        let evicted = self.replay.ledger().evicted() - before;
+        if report.kept[layer].iter().sum::<usize>() != left {
+            return Err(format!("holds {:?}, not {left} tokens", report.kept[layer]));
+        }
+        if usize::try_from(evicted) != Ok(held - left) {
+            return Err(format!(
+                "counts {evicted} tokens evicted of {held}, {left} left"
+            ));
+        }
+        Ok(())
+    }
+
     fn misuse(&mut self, seq: SeqId) -> Result<(), String> {
         let layers = GEOMETRY.layers;
         if self.open.contains_key(&seq) {
@@ -408,6 +466,15 @@ impl World {
             expect(&refused, &CacheError::UnknownSequence(seq))?;
         }
         let refused = self.replay.append(seq, layers, Position(0));
+        expect(
+            &refused,
+            &CacheError::UnknownLayer {
+                layer: layers,
+                layers,
+            },
+        )?;
+        let kept = Kind::Full.plan(1, &Pins::default(), &mut ChaCha8Rng::seed_from_u64(0));
+        let refused = self.replay.shrink(seq, layers, &kept);
         expect(
             &refused,
             &CacheError::UnknownLayer {
@@ -462,7 +529,11 @@ fn random_op(rng: &mut impl Rng) -> Op {
             seq,
             bits: rng.random(),
         },
-        910..985 => Op::Observe {
+        910..960 => Op::Observe {
+            seq,
+            bits: rng.random(),
+        },
+        960..985 => Op::Shrink {
             seq,
             bits: rng.random(),
         },
@@ -511,9 +582,10 @@ fn a_million_random_calls_leave_every_page_and_every_byte_in_its_place() {
         full_prompts,
         full_tokens,
         tokens,
+        moved,
         cancelled,
     } = world.met;
-    let least = [no_room, full_prompts, full_tokens, tokens, cancelled]
+    let least = [no_room, full_prompts, full_tokens, tokens, moved, cancelled]
         .into_iter()
         .min();
     assert!(
@@ -530,6 +602,7 @@ fn any_op() -> impl Strategy<Value = Op> {
             .prop_map(|(seq, tokens, kind, pins)| Op::Reserve { seq, tokens, kind, pins }),
         12 => (seq(), 0..1000_u32).prop_map(|(seq, bits)| Op::Advance { seq, bits }),
         2 => (seq(), 0..1000_u32).prop_map(|(seq, bits)| Op::Observe { seq, bits }),
+        2 => (seq(), 0..1000_u32).prop_map(|(seq, bits)| Op::Shrink { seq, bits }),
         1 => seq().prop_map(|seq| Op::Release { seq }),
         1 => seq().prop_map(|seq| Op::Misuse { seq }),
     ]

@@ -35,6 +35,7 @@ fn opened(prompt: &str, scores: &[f32], growth: Growth, pins: &Pins) -> Ledger {
     };
     let demand = Demand {
         rooms: vec![Room::Each(room)],
+        together: None,
         appends: false,
         prompt: tokens,
     };

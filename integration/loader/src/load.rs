@@ -7,7 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use kv_core::{Budget, ConfigError, Description, Geometry, ProfileError, Registry};
+use kv_core::{Budget, Cadence, ConfigError, Description, Geometry, ProfileError, Registry};
 use parking_lot::Mutex;
 use serde_json::Value;
 
@@ -165,6 +165,15 @@ impl Loaded {
         let mut session = self.program.session().map_err(malformed)?;
         let answer = session.ask(&question);
         match answer {
+            Ok(Answer::Bound { needs, .. }) if needs.cadence == Cadence::Cascade => {
+                Err(ConfigError::Unsupported {
+                    policy: self.name().into(),
+                    need: needs.cadence.to_string(),
+                    offered:
+                        "the other cadences to a policy on disk: reports of layers do not cross"
+                            .into(),
+                })
+            }
             Ok(Answer::Bound {
                 needs,
                 notice,

@@ -2,14 +2,15 @@
 use std::ops::Range;
 
 use attention_kernels::{
-    AttendArgs, HeadSlots, KernelError, Observed, PageStore, PromptArgs, RowWrite, WriteArgs,
-    attend, attend_observed, observe, write,
+    AttendArgs, CopyRow, HeadSlots, KernelError, Observed, PageStore, PromptArgs, RowWrite,
+    WriteArgs, attend, attend_observed, copy_rows, observe, write,
 };
 use candle_core::{DType, Result, Tensor};
-use kv_core::{Geometry, HeadTable, KeepPlan, Kept, LayerView, Ledger, Position, SeqId};
+use kv_core::{Geometry, HeadTable, Kept, Ledger, Move, Position, SeqId};
 
 use super::{
     KernelCalls,
+    cascade::make_place,
     parts::Parts,
     pass::{Backend, Pass, Tokens, Write, cache_error},
 };
@@ -138,18 +139,13 @@ impl Backend for HostBackend {
         if let Some(shown) = &shown {
             blind = blind.with_rows(shown);
         }
-        let resolve = |view: &LayerView<'_>| {
-            let mut plan = KeepPlan::all(geometry.kv_heads);
-            terms.policy.plan(view, &mut plan);
-            plan.resolve(view, &terms.pins)
-        };
-        Ok(match &scores {
-            None => resolve(&blind),
+        match &scores {
+            None => pass.resolve(index, &terms, &blind),
             Some(scores) => {
                 let by_head: Vec<&[f32]> = scores.chunks_exact(length).collect();
-                resolve(&blind.with_scores(observation, &by_head))
+                pass.resolve(index, &terms, &blind.with_scores(observation, &by_head))
             }
-        })
+        }
     }
 
     fn write(&mut self, pass: &mut Pass<'_>, rows: &HostRows, writes: &[Write]) -> Result<()> {
@@ -160,9 +156,24 @@ impl Backend for HostBackend {
         self.write_rows(&mut pass.counts.kernels, rows, &writes)
     }
 
+    fn compact(&mut self, moves: &[Move]) -> Result<()> {
+        let copied = |step: &Move| {
+            let [from, to] = [step.from, step.to].map(|address| RowWrite::at(0, address));
+            CopyRow {
+                from_page: from.page,
+                from_offset: from.offset,
+                to_page: to.page,
+                to_offset: to.offset,
+            }
+        };
+        let rows: Vec<CopyRow> = moves.iter().map(copied).collect();
+        copy_rows(&mut self.store, &rows).map_err(kernel_error)
+    }
+
     fn step(&mut self, pass: &mut Pass<'_>, rows: &HostRows, tokens: &Tokens) -> Result<Tensor> {
         let geometry = pass.opened.geometry;
         if tokens.is_new {
+            make_place(self, pass, tokens)?;
             let writes = append(pass, rows, tokens)?;
             self.write_rows(&mut pass.counts.kernels, rows, &writes)?;
         }

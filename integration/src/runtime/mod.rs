@@ -5,6 +5,7 @@
 //! One lock, [`State`], over the ledger, the page memory and the counters; it is taken once per call of the engine.
 //! The pool's own lock (see [`kv_core`]) comes after it. The list of clients with terms of their own has a lock that is
 //! never held together with another.
+mod cascade;
 mod device;
 mod host;
 mod machine;
@@ -98,6 +99,8 @@ struct Open {
     terms: Arc<Terms>,
     /// Prompt tokens that were read through the compressed cache.
     tail: usize,
+    /// What the layers have reported of the prompt, where the policy shares one budget among them.
+    reports: Vec<f64>,
 }
 
 /// What a sequence held when it ended.
@@ -528,7 +531,12 @@ impl KvRuntime for Runtime {
             let promised = state.ledger.open(seq, tokens, demand, &terms.pins);
             promised.map(|()| {
                 state.queue.remove(&seq);
-                state.open.insert(seq, Open { terms, tail: 0 });
+                let open = Open {
+                    terms,
+                    tail: 0,
+                    reports: Vec::new(),
+                };
+                state.open.insert(seq, open);
             })
         } else {
             state.ledger.reserve(seq, tokens)

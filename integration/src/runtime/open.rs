@@ -6,13 +6,12 @@ use std::{
 
 use attention_kernels::KvDtype;
 use candle_core::{DType, Tensor};
-use kv_core::{
-    Budget, Cadence, ConfigError, Geometry, Ledger, Needs, Observation, Positions, Reduce,
-};
+use kv_core::{Budget, ConfigError, Geometry, Ledger, Needs, Observation, Positions, Reduce};
 use kv_hook::{LayerSpec, PoolSpec};
 
 use super::{
     Counts, Opened, Runtime, State,
+    cascade::check_cadence,
     machine::{Memory, Place},
     parts::Sources,
     terms::Terms,
@@ -215,12 +214,7 @@ fn check_needs(policy: &str, needs: &Needs, place: &Place) -> Result<(), StartEr
             "the sum: the rows of decode steps are added to it",
         );
     }
-    if needs.cadence != Cadence::LayerPrefill {
-        return unsupported(
-            needs.cadence.to_string(),
-            "a plan after each layer's prompt",
-        );
-    }
+    check_cadence(policy, needs, place)?;
     if needs.positions != Positions::Original {
         return unsupported("cache-relative positions".into(), "original positions");
     }

@@ -2,11 +2,11 @@
 use std::{collections::HashMap, fmt, ops::Range, sync::Arc};
 
 use candle_core::{IndexOp, Result, Tensor, TensorId, bail};
-use kv_core::{Address, CacheError, Kept, LayerView, Ledger, Position, Rotation, SeqId};
+use kv_core::{Address, CacheError, Kept, LayerView, Ledger, Move, Position, Rotation, SeqId};
 use kv_hook::LayerCall;
 use kv_loader::Loaded;
 
-use super::{Counts, Open, Opened, Terms, parts::numbers};
+use super::{Counts, Open, Opened, Terms, cascade::cut_earlier, parts::numbers};
 use crate::CacheConfig;
 
 /// What is known of a layer's call, and what it changes.
@@ -67,6 +67,14 @@ pub(super) trait Backend: fmt::Debug + Send {
     /// Enters tokens that are new and attends with each to what its heads hold: `[S, H * G, D]`. Where the policy asked for it and
     /// the tokens are new, the attention rows are added to the slots' scores.
     fn step(&mut self, pass: &mut Pass<'_>, rows: &Self::Rows, tokens: &Tokens) -> Result<Tensor>;
+
+    /// Moves tokens to other slots, in this order.
+    fn compact(&mut self, moves: &[Move]) -> Result<()> {
+        if moves.is_empty() {
+            return Ok(());
+        }
+        bail!("tokens are moved in the host's memory only"); // cannot be: such policies are refused at start-up
+    }
 
     /// Forgets what it keeps from one call to the next.
     fn reset(&mut self) {}
@@ -233,6 +241,8 @@ fn keep_prompts<B: Backend + ?Sized>(
             // It keeps everything from now on; that is not what was asked for.
             return Err(candle_core::Error::wrap(failure.clone()));
         }
+        // Before the layer's own tokens come, so that all layers together stay within what they were promised.
+        cut_earlier(backend, pass, index, &terms)?;
         let addresses = pass
             .ledger
             .write_prompt(seq, pass.layer, length, &kept)

@@ -33,6 +33,23 @@ impl HeadModel {
         model
     }
 
+    /// The same head after a plan of what it holds: the tokens at `positions`, with these scores if there are new ones.
+    pub(super) fn replanned(
+        &self,
+        positions: &[Position],
+        scores: Option<&[f32]>,
+        growth: Growth,
+    ) -> Self {
+        let mut tokens = Vec::with_capacity(positions.len());
+        for (index, &position) in positions.iter().enumerate() {
+            if let Some(&token) = self.find(position) {
+                let score = scores.map_or(token.score, |scores| scores[index]);
+                tokens.push(Token { score, ..token });
+            }
+        }
+        Self::planned(tokens, growth)
+    }
+
     pub(super) fn tokens(&self) -> &[Token] {
         &self.tokens
     }
@@ -187,9 +204,26 @@ pub(super) fn demanded(
     tokens: usize,
     pinned: usize,
 ) -> usize {
-    (0..geometry.layers)
+    let apart = (0..geometry.layers)
         .map(|layer| demanded_of_layer(demand, layer, geometry, tokens, pinned))
-        .sum()
+        .sum();
+    match demand.together {
+        None | Some(usize::MAX) => apart,
+        Some(total) => {
+            // All heads as those of one layer that shares the total.
+            let one = Geometry {
+                layers: 1,
+                kv_heads: geometry.heads(),
+                ..*geometry
+            };
+            let shared = Demand {
+                rooms: vec![Room::Together(total)],
+                together: None,
+                ..*demand
+            };
+            demanded_of_layer(&shared, 0, &one, tokens, pinned).min(apart)
+        }
+    }
 }
 
 fn demanded_of_layer(

@@ -6,7 +6,7 @@ use super::{
     model::{HeadModel, Token, demanded, pages},
 };
 use crate::{
-    Address, CacheError, Demand, Geometry, Kept, Ledger, Pins, Position, SeqId, TokenClass,
+    Address, CacheError, Demand, Geometry, Kept, Ledger, Move, Pins, Position, SeqId, TokenClass,
 };
 
 /// A [`Ledger`] whose every call is repeated on a model that knows no slots and no pages, and whose tokens' bytes go
@@ -19,7 +19,7 @@ use crate::{
 /// # };
 /// let mut replay = Replay::new(geometry, 10);
 /// let (seq, pins) = (SeqId(0), Pins::default());
-/// let demand = Demand { rooms: vec![Room::Each(usize::MAX)], appends: false, prompt: 5 };
+/// let demand = Demand { rooms: vec![Room::Each(usize::MAX)], together: None, appends: false, prompt: 5 };
 /// replay.open(seq, 6, demand, &pins)?;
 /// let kept = KeepPlan::all(2).resolve(&LayerView::prefill(0, 2, 5, usize::MAX), &pins);
 /// replay.write_prompt(seq, 0, 5, &kept)?;
@@ -298,6 +298,51 @@ impl Replay {
             shadow.note(block, position.index() + 1);
         }
         Ok(addresses)
+    }
+
+    /// [`Ledger::shrink`]; the bytes of every token that moves are copied as the ledger says, in the order of the moves.
+    ///
+    /// # Errors
+    ///
+    /// What the ledger answers.
+    pub fn shrink(
+        &mut self,
+        seq: SeqId,
+        layer: usize,
+        kept: &Kept,
+    ) -> Result<Vec<Move>, CacheError> {
+        let Geometry {
+            layers,
+            kv_heads,
+            block,
+            ..
+        } = *self.ledger.geometry();
+        let mut stay = Vec::with_capacity(kv_heads);
+        for (head, slots) in kept.slots.iter().enumerate() {
+            let table = (layer < layers).then(|| self.ledger.head(seq, layer, head));
+            let held = match table {
+                Some(Ok(table)) => table.positions(),
+                _ => &[], // refused below
+            };
+            let at = |&slot: &u32| held.get(slot as usize).copied();
+            stay.push(slots.iter().filter_map(at).collect::<Vec<Position>>());
+        }
+        let moves = self.ledger.shrink(seq, layer, kept)?;
+        let cell = |at: Address| at.page.index() * block + at.offset;
+        for step in &moves {
+            let bytes = self.memory.get(cell(step.from)).copied();
+            if let (Some(bytes), Some(to)) = (bytes, self.memory.get_mut(cell(step.to))) {
+                *to = bytes;
+            }
+        }
+        if let Some(shadow) = self.sequences.get_mut(&seq) {
+            for (head, positions) in stay.iter().enumerate() {
+                let model = &mut shadow.heads[layer * kv_heads + head];
+                let scores = kept.scores.as_ref().map(|scores| scores[head].as_slice());
+                *model = model.replanned(positions, scores, kept.growth[head]);
+            }
+        }
+        Ok(moves)
     }
 
     /// Adds what was observed to the scores of one head, one number for each slot.

@@ -19,6 +19,7 @@ fn busy() -> Replay {
         let tokens = if seq.0 == 0 { 6 } else { 12 };
         let demand = Demand {
             rooms: vec![Room::Each(usize::MAX); 2],
+            together: None,
             appends: false,
             prompt: 6,
         };

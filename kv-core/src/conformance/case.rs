@@ -20,6 +20,8 @@ pub(super) struct Case {
     scores: Vec<Vec<f32>>,
     /// The prompt itself, for a policy that reads it.
     rows: Option<Rows>,
+    /// What the layers have reported, for a policy that asks for it.
+    reports: Vec<f64>,
 }
 
 impl fmt::Display for Case {
@@ -63,6 +65,7 @@ impl Case {
             positions: None,
             scores,
             rows: None,
+            reports: vec![1.0; layer + 1],
         }
     }
 
@@ -72,8 +75,12 @@ impl Case {
         let rows = self.rows.as_ref().map(|rows| rows.shown(needs.reads));
         self.blind_view(|view| {
             let mut view = *view;
-            if needs.observation != Observation::None {
+            let is_cascade = needs.cadence == Cadence::Cascade;
+            if needs.observation != Observation::None || (is_cascade && !self.is_prompt()) {
                 view = view.with_scores(needs.observation, &scores);
+            }
+            if is_cascade {
+                view = view.with_reports(&self.reports);
             }
             match &rows {
                 Some(rows) if needs.reads.any() => show(&view.with_rows(rows)),
@@ -189,8 +196,9 @@ impl Case {
 impl Setup {
     /// Lengths around the bound, and others.
     pub(super) fn lens(&self, dice: &mut Dice) -> [usize; 4] {
+        let is_apart = self.together(64).is_none();
         let bound = match self.room(0, 64) {
-            Room::Each(tokens) if tokens < usize::MAX => tokens,
+            Room::Each(tokens) if tokens < usize::MAX && is_apart => tokens,
             _ => self.tokens(64),
         };
         let bound = bound.min(LONGEST / 2);
@@ -224,12 +232,18 @@ impl Setup {
         Case::prefill(layer, prompt, self.tokens(prompt), scores)
             .scored(dice)
             .with_rows(self, dice)
+            .with_reports(layer + 1, dice)
     }
 
     fn cache_case(&self, longest: usize, dice: &mut Dice) -> Case {
         let seen = longest + 1 + dice.below(100);
-        let prompt = 1 + dice.below(seen);
-        let layer = dice.below(self.geometry.layers);
+        let layers = self.geometry.layers;
+        let (layer, prompt) = if self.needs.cadence == Cadence::Cascade {
+            // A later layer has reported; nothing has been decoded yet.
+            (dice.below(layers - 1), seen)
+        } else {
+            (dice.below(layers), 1 + dice.below(seen))
+        };
         let is_even = matches!(self.room(layer, prompt), Room::Each(_));
         let heads = (0..self.geometry.kv_heads).map(|_| {
             let held = if is_even {
@@ -255,12 +269,20 @@ impl Setup {
             positions: Some(positions),
             scores,
             rows: None,
+            reports: Vec::new(),
         }
         .scored(dice)
+        .with_reports(layer + 2 + dice.below(layers - layer - 1), dice)
     }
 }
 
 impl Case {
+    /// With these reports.
+    pub(super) fn reported(mut self, reports: &[f64]) -> Self {
+        self.reports = reports.to_vec();
+        self
+    }
+
     /// With random rows of the prompt, if the policy reads any.
     pub(super) fn with_rows(mut self, setup: &Setup, dice: &mut Dice) -> Self {
         if setup.needs.reads.any() {
@@ -274,6 +296,17 @@ impl Case {
         if let Some(rows) = &mut self.rows {
             rows.set_classes(classes);
         }
+        self
+    }
+
+    /// With random reports of the first `layers` layers, a few of them nothing or very much.
+    fn with_reports(mut self, layers: usize, dice: &mut Dice) -> Self {
+        let report = |_| match dice.below(8) {
+            0 => 0.0,
+            1 => 1e30,
+            _ => f64::from(dice.unit()),
+        };
+        self.reports = (0..layers).map(report).collect();
         self
     }
 

@@ -10,7 +10,7 @@ use super::{
     setup::{bind, budgets, models, setups, written},
 };
 use crate::{
-    Budget, ConfigError, Geometry, KeepPlan, LayerView, Observation, Policy, PolicyConfig,
+    Budget, Cadence, ConfigError, Geometry, KeepPlan, LayerView, Observation, Policy, PolicyConfig,
 };
 
 pub(super) fn fail<C: PolicyConfig>(config: &C, reason: impl std::fmt::Display) -> Failure {
@@ -281,6 +281,10 @@ fn plan_once(policy: &impl Policy, geometry: &Geometry, budget: Budget) {
     let prompt = prompt.shown(needs.reads);
     if needs.reads.any() {
         view = view.with_rows(&prompt);
+    }
+    if needs.cadence == Cadence::Cascade {
+        let _ = policy.report(&view);
+        view = view.with_reports(&[1.0]);
     }
     let mut keep = KeepPlan::all(heads);
     policy.plan(&view, &mut keep);

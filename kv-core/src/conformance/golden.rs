@@ -8,8 +8,8 @@ use super::{
     setup::{bind, model, written},
 };
 use crate::{
-    Budget, Demand, Geometry, KeepPlan, Kept, Ledger, Pins, Policy, PolicyConfig, Position,
-    PromptRows, Reads, SeqId, granted,
+    Budget, Cadence, Demand, Geometry, KeepPlan, Kept, Ledger, Pins, Policy, PolicyConfig,
+    Position, PromptRows, Reads, SeqId, granted,
 };
 
 /// The model that golden plans are made for: `kv_heads` heads, 16 tokens per page, 4,096 positions.
@@ -198,6 +198,13 @@ pub fn decode<C: PolicyConfig + Clone>(
         };
         history.push((0..kv_heads).map(held).collect());
         if position < prompt + steps {
+            let next = Position::new(position);
+            let is_full = ledger.is_full(seq, 0, next).map_err(|e| refused(&e))?;
+            if needs.cadence == Cadence::Full && is_full {
+                let kept = ledger.plan_again(seq, 0, &policy, tokens, None);
+                let moved = kept.and_then(|kept| ledger.shrink(seq, 0, &kept));
+                moved.map_err(|error| refused(&error))?;
+            }
             ledger
                 .append(seq, 0, Position::new(position))
                 .map_err(|error| refused(&error))?;

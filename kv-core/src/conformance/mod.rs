@@ -25,8 +25,7 @@
 //! `HEADROOM_SEED` makes others, and a failure prints the seed with the case.
 //!
 //! The kit knows no method: it finds broken plumbing, while a wrong choice of tokens needs [`Golden`] plans from the
-//! method's own code. It replays decoding for plans that are made once, after the prompt; nothing in the ledger carries
-//! out a later one yet, so a policy of another [`Cadence`](crate::Cadence) has its plans tested and its decoding not.
+//! method's own code. Decoding is replayed with every plan that the policy's [`Cadence`](crate::Cadence) asks for.
 mod case;
 mod config;
 mod dice;

@@ -116,8 +116,9 @@ pub fn rooms_spend_the_budget<C: PolicyConfig>(configs: &[fn() -> C]) -> Result<
         }
         let heads = setup.geometry.kv_heads;
         let rooms = (0..setup.geometry.layers).map(|layer| setup.room(layer, LONG).total(heads));
+        let rooms = rooms.fold(0, usize::saturating_add);
         let (spent, budget) = (
-            rooms.fold(0, usize::saturating_add),
+            setup.together(LONG).map_or(rooms, |all| all.min(rooms)),
             setup.geometry.heads() * tokens,
         );
         if spent != budget {

@@ -137,6 +137,16 @@ pub fn plan_is_deterministic<C: PolicyConfig>(configs: &[fn() -> C]) -> Result<(
             if setup.policy.needs() != setup.needs {
                 return Err(setup.failure(case, "changes its needs"));
             }
+            if case.is_prompt() {
+                let reports = [
+                    setup.report(case)?,
+                    setup.report(case)?,
+                    fresh.report(case)?,
+                ];
+                if reports.iter().any(|report| *report != reports[0]) {
+                    return Err(setup.failure(case, format!("reports {reports:?} of one layer")));
+                }
+            }
             let room = setup.room(case.layer, case.prompt);
             if setup.room(case.layer, case.prompt) != room
                 || fresh.room(case.layer, case.prompt) != room
@@ -187,11 +197,13 @@ pub fn plan_fits_its_bound<C: PolicyConfig>(configs: &[fn() -> C]) -> Result<(),
         setup
             .fits(&room, &lens, 0)
             .map_err(|much| setup.failure(case, much))?;
-        let is_asked_once = matches!(
-            setup.needs.cadence,
-            Cadence::LayerPrefill | Cadence::Prefill
-        );
-        if is_asked_once && !setup.needs.appends {
+        if setup.needs.cadence == Cadence::Full && !case.is_prompt() {
+            let next: Vec<usize> = lens.iter().map(|len| len + 1).collect();
+            setup
+                .fits(&room, &next, 0)
+                .map_err(|much| setup.failure(case, format!("{much}, with the next token")))?;
+        }
+        if setup.needs.cadence != Cadence::Full && !setup.needs.appends {
             // Nobody will plan again: the heads grow to this.
             let grown: Vec<usize> = lens
                 .iter()
@@ -247,9 +259,11 @@ fn check_needs(setup: &Setup) -> Result<(), Failure> {
 /// The rooms of all layers together are no more than a fixed budget buys.
 fn check_rooms(setup: &Setup, prompt: usize, budget: usize) -> Result<(), Failure> {
     let heads = setup.geometry.kv_heads;
+    let together = setup.together(prompt);
     let mut total: usize = 0;
     for layer in 0..setup.geometry.layers {
         let room = setup.room(layer, prompt).total(heads);
+        let room = room.min(together.map_or(usize::MAX, |all| all - total.min(all)));
         let case = format!("layer {layer}, a prompt of {prompt} tokens");
         if room == usize::MAX {
             let reason = format!("is not bounded and accepts a budget of {budget} tokens");
@@ -279,6 +293,15 @@ pub fn plan_keeps_all_when_there_is_room<C: PolicyConfig>(
         let room = setup.room(case.layer, case.prompt);
         let held = case.lens();
         if room.total(held.len()) == usize::MAX || !room.holds(&held) {
+            return Ok(());
+        }
+        // All layers may be as long; and in mid-decode a policy is asked where the next token has no room.
+        let all = case.prompt.max(held[0]) * setup.geometry.heads();
+        let next: Vec<usize> = held.iter().map(|len| len + 1).collect();
+        let is_pressed = setup.needs.cadence == Cadence::Full && !case.is_prompt();
+        if setup.together(case.prompt).is_some_and(|most| all > most)
+            || (is_pressed && !room.holds(&next))
+        {
             return Ok(());
         }
         let kept = resolve(setup, case, plan, &Pins::default())?;

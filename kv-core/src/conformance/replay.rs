@@ -1,13 +1,15 @@
 //! Decoding, step by step, through a ledger that is checked.
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use super::{
     case::Case,
     dice::Dice,
-    failure::Failure,
+    failure::{Failure, panic_text},
     rows::class,
     setup::{Setup, setups},
 };
 use crate::{
-    Cadence, Kept, Observation, Pins, PolicyConfig, Position, Room, SeqId, TokenClass,
+    Cadence, HeadTable, Kept, Observation, Pins, PolicyConfig, Position, Room, SeqId, TokenClass,
     checker::Replay,
 };
 
@@ -30,17 +32,12 @@ pub fn replay_keeps_every_byte<C: PolicyConfig>(configs: &[fn() -> C]) -> Result
             .enumerate()
             .filter(|(index, _)| index % 4 == 0)
         {
-            if matches!(
-                setup.needs.cadence,
-                Cadence::LayerPrefill | Cadence::Prefill
-            ) {
-                let pins = if index % 8 == 0 {
-                    Pins::default()
-                } else {
-                    Pins::new([3..6, 20..29])
-                };
-                Run::new(setup, pins).finish()?;
-            }
+            let pins = if index % 8 == 0 {
+                Pins::default()
+            } else {
+                Pins::new([3..6, 20..29])
+            };
+            Run::new(setup, pins).finish()?;
         }
     }
     Ok(())
@@ -129,8 +126,14 @@ impl<'a> Run<'a> {
             .map_err(|full| self.fail(&running, format!("is refused a prompt: {full}")))?;
         let classes: Vec<TokenClass> = (0..prompt).map(|_| class(&mut self.dice)).collect();
         self.classify(&running, 0, &classes)?;
+        let mut reports = Vec::new();
         for layer in 0..self.setup.geometry.layers {
-            let kept = self.plan(layer, &classes)?;
+            let kept = self.plan(layer, &classes, &mut reports)?;
+            if self.setup.needs.cadence == Cadence::Cascade {
+                for earlier in 0..layer {
+                    self.replan(&running, earlier, Some(&reports))?;
+                }
+            }
             self.replay
                 .write_prompt(running.seq, layer, prompt, &kept)
                 .map_err(|error| {
@@ -156,13 +159,39 @@ impl<'a> Run<'a> {
         said.map_err(|error| self.fail(running, error))
     }
 
-    fn plan(&mut self, layer: usize, classes: &[TokenClass]) -> Result<Kept, Failure> {
+    /// Plans anew what a layer holds, and carries it out.
+    fn replan(
+        &mut self,
+        running: &Running,
+        layer: usize,
+        reports: Option<&[f64]>,
+    ) -> Result<(), Failure> {
+        let (ledger, tokens) = (self.replay.ledger(), self.setup.tokens(running.prompt));
+        let policy = &*self.setup.policy;
+        let run = || ledger.plan_again(running.seq, layer, policy, tokens, reports);
+        let kept = catch_unwind(AssertUnwindSafe(run)).map_err(|panic| {
+            let reason = format!("panics in a later plan: {}", panic_text(&*panic));
+            self.fail(running, reason)
+        })?;
+        kept.and_then(|kept| self.replay.shrink(running.seq, layer, &kept))
+            .map_err(|error| self.fail(running, format!("is refused a later plan: {error}")))?;
+        Ok(())
+    }
+
+    fn plan(
+        &mut self,
+        layer: usize,
+        classes: &[TokenClass],
+        reports: &mut Vec<f64>,
+    ) -> Result<Kept, Failure> {
         let prompt = classes.len();
         let mut row = || (0..prompt).map(|_| self.dice.unit()).collect();
         let scores = (0..self.setup.geometry.kv_heads).map(|_| row()).collect();
         let case = Case::prefill(layer, prompt, self.setup.tokens(prompt), scores)
             .with_rows(self.setup, &mut self.dice)
             .with_classes(classes);
+        reports.push(self.setup.report(&case)?);
+        let case = case.reported(reports);
         super::plan::resolve(self.setup, &case, &self.setup.plan(&case)?, &self.pins)
     }
 
@@ -180,6 +209,10 @@ impl<'a> Run<'a> {
         let class = class(&mut self.dice);
         self.classify(running, position.index(), &[class])?;
         for layer in 0..self.setup.geometry.layers {
+            let is_full = self.replay.ledger().is_full(running.seq, layer, position);
+            if self.setup.needs.cadence == Cadence::Full && is_full == Ok(true) {
+                self.replan(running, layer, None)?;
+            }
             self.replay
                 .append(running.seq, layer, position)
                 .map_err(|error| {
@@ -229,6 +262,7 @@ impl<'a> Run<'a> {
             lens.push(table.len());
         }
         let pinned = self.pins.count_below(running.seen);
+        self.check_total(running, pinned)?;
         let room = self.setup.room(layer, running.prompt);
         let generated = if self.setup.needs.appends {
             running.seen - running.prompt
@@ -244,6 +278,26 @@ impl<'a> Run<'a> {
                 running,
                 format!("says that its heads are even, and they hold {lens:?} tokens"),
             ));
+        }
+        Ok(())
+    }
+
+    /// What all layers hold is within what the policy says that they hold together.
+    fn check_total(&self, running: &Running, pinned: usize) -> Result<(), Failure> {
+        let Some(together) = self.setup.together(running.prompt) else {
+            return Ok(());
+        };
+        let sequence = self.replay.ledger().sequence(running.seq);
+        let sequence = sequence.map_err(|error| self.fail(running, error))?;
+        let heads = sequence.heads();
+        let held: usize = heads.iter().map(HeadTable::len).sum();
+        let later = (running.seen - running.prompt) * usize::from(self.setup.needs.appends);
+        let on_top = heads.len() * (pinned + later);
+        if held > together.saturating_add(on_top) {
+            let reason = format!(
+                "holds {held} tokens in all layers, its bound is {together} and {on_top} on top"
+            );
+            return Err(self.fail(running, reason));
         }
         Ok(())
     }

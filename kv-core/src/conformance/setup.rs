@@ -173,6 +173,11 @@ impl Setup {
         self.policy.room(layer, prompt, self.tokens(prompt))
     }
 
+    /// The most that all layers hold together for a prompt, as a host works it out.
+    pub(super) fn together(&self, prompt: usize) -> Option<usize> {
+        self.policy.together(prompt, self.tokens(prompt))
+    }
+
     /// Asks for a plan; a panic is a failure.
     pub(super) fn plan(&self, case: &Case) -> Result<KeepPlan, Failure> {
         self.attempt(case, || self.plan_unguarded(case))
@@ -185,6 +190,17 @@ impl Setup {
             self.policy.plan(view, &mut keep);
         });
         keep
+    }
+
+    /// What the layer reports; a panic is a failure, and so is a report that is no number.
+    pub(super) fn report(&self, case: &Case) -> Result<f64, Failure> {
+        let run = || case.view(&self.needs, |view| self.policy.report(view));
+        let report = self.attempt(case, run)?;
+        if report.is_finite() {
+            Ok(report)
+        } else {
+            Err(self.failure(case, format!("reports {report}")))
+        }
     }
 
     /// What the policy itself ranks a prompt by, if it does. Where it has nothing to choose it sees nothing to rank by.

@@ -27,6 +27,7 @@ macro_rules! faults {
 pub(crate) use faults;
 
 mod configs;
+mod later;
 mod scores;
 mod window;
 
@@ -36,6 +37,7 @@ use kv_core::{
     Budget, KeepAllConfig, PolicyConfig,
     conformance::{self, Failure, Property, Wrong},
 };
+use later::LaterConfig;
 use scores::ScoresConfig;
 use window::WindowConfig;
 
@@ -48,6 +50,8 @@ refuses [
 ]);
 kv_core::conformance!(right_scores, ScoresConfig::<scores::Nothing>::default;
 also heads_are_alike, keeps_the_best, rooms_spend_the_budget, ties_go_to_the_lower_head);
+kv_core::conformance!(right_later, [LaterConfig::<later::Nothing>::default, LaterConfig::cutting];
+also heads_are_alike, rooms_spend_the_budget, ties_go_to_the_lower_head);
 
 /// Why a property does not hold of a policy: what it says, or the panic that it could not make into words.
 fn killed<C: PolicyConfig>(property: Property<C>, configs: &[fn() -> C]) -> Option<String> {
@@ -124,6 +128,15 @@ mutants! {
     spends_a_token_too_many: ScoresConfig<scores::Overspends>, rooms_spend_the_budget, "of a budget of";
     spends_more_than_a_fixed_budget: ScoresConfig<scores::Overspends>, plan_fits_its_bound, "accepts a budget of";
     leans_on_the_guard: ScoresConfig<scores::NoWindow>, plan_keeps_the_newest, "drops the newest token";
+
+    makes_no_place: LaterConfig<later::MakesNoPlace>, plan_fits_its_bound, "with the next token";
+    makes_no_place_in_the_ledger: LaterConfig<later::MakesNoPlace>, replay_keeps_every_byte, "its bound is";
+    cuts_a_prompt_that_fits: LaterConfig<later::CutsAtEveryPlan>, plan_keeps_all_when_there_is_room, "with room for all";
+    never_cuts_an_earlier_layer: LaterConfig<later::NeverCutsEarlier>, replay_keeps_every_byte, "in all layers";
+    promises_too_little_together: LaterConfig<later::PromisesTooLittle>, replay_keeps_every_byte, "in all layers";
+    reports_no_number: LaterConfig<later::ReportsNothingReal>, plan_is_deterministic, "reports NaN";
+    reports_anew: LaterConfig<later::ReportsAnew>, plan_is_deterministic, "of one layer";
+    reads_reports_unasked: LaterConfig<later::ReadsReports>, plan_reads_only_what_it_asked_for, "Cadence::Cascade";
 
     accepts_unknown_fields: configs::Lenient, config_refuses_unknown_fields, "deny_unknown_fields";
     needs_every_field: configs::Demanding, config_fills_in_defaults, "needs every field";

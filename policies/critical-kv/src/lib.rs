@@ -92,7 +92,7 @@ impl PolicyConfig for CriticalKvConfig {
             min_tokens,
             ..
         } = over.needs();
-        if !matches!(cadence, Cadence::LayerPrefill | Cadence::Prefill) {
+        if cadence != Cadence::LayerPrefill {
             let value = format!("`{}`", self.over.policy());
             return refuse("over", value, "a policy that plans once, after the prompt");
         }

@@ -85,7 +85,7 @@ impl PolicyConfig for SnapStreamConfig {
             min_tokens,
             ..
         } = policy.needs();
-        if !matches!(cadence, Cadence::LayerPrefill | Cadence::Prefill) {
+        if cadence != Cadence::LayerPrefill {
             let value = format!("`{}`", over.policy());
             let allowed = "a policy that plans once, after the prompt";
             return Err(ConfigError::out_of_range(

@@ -79,12 +79,7 @@ fn needs() -> Vec<Needs> {
         Observation::Latest,
         Observation::KeyNorms,
     ];
-    let cadences = [
-        Cadence::LayerPrefill,
-        Cadence::Prefill,
-        Cadence::PageFull,
-        Cadence::Steps(1),
-    ];
+    let cadences = [Cadence::LayerPrefill, Cadence::Cascade, Cadence::Full];
     let pools = [Pool::None, Pool::Average(1), Pool::Max(2)];
     let reduction = |pool| Reduction {
         queries: Reduce::Sum,

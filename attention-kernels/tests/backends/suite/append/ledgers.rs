@@ -140,6 +140,7 @@ impl Ledgers {
         for ledger in [&mut self.host, &mut self.device] {
             let demand = Demand {
                 rooms: vec![Room::Each(usize::MAX)],
+                together: None,
                 appends: false,
                 prompt: text.tokens,
             };

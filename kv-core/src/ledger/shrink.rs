@@ -1,0 +1,138 @@
+//! Plans of what a layer holds already: asked when a later layer has reported, or when a head is full.
+use super::{Address, Ledger, class_of};
+use crate::{
+    CacheError, Geometry, HeadTable, KeepPlan, Kept, LayerView, Observation, Policy, Position,
+    SeqId,
+};
+
+/// A token that has moved to another slot: its key and value are copied from where they lie. Moves are carried out in
+/// their order, before anything else is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Move {
+    /// Where it lies.
+    pub from: Address,
+    /// Where it belongs.
+    pub to: Address,
+}
+
+impl Ledger {
+    /// Whether the token at `position` would take a layer beyond its room, so that a policy under
+    /// [`Cadence::Full`](crate::Cadence::Full) is asked first. Pins come on top of a room, and so does what is
+    /// generated where the policy appends it.
+    ///
+    /// # Errors
+    ///
+    /// [`CacheError::UnknownSequence`].
+    ///
+    /// # Panics
+    ///
+    /// If the model has no such layer.
+    pub fn is_full(
+        &self,
+        seq: SeqId,
+        layer: usize,
+        position: Position,
+    ) -> Result<bool, CacheError> {
+        let sequence = self.sequence(seq)?;
+        if sequence.demand.appends || sequence.pins.contains(position) {
+            return Ok(false);
+        }
+        let tables = self.layer(seq, layer)?.iter();
+        let lens: Vec<usize> = tables.map(|table| table.unpinned() + 1).collect();
+        Ok(!sequence.demand.rooms[layer].holds(&lens))
+    }
+
+    /// What a policy keeps of what a layer holds. Under [`Cadence::Cascade`](crate::Cadence::Cascade) its view has the
+    /// `reports` so far, and the slots' scores whether it observes or not: earlier plans may have brought them.
+    ///
+    /// # Errors
+    ///
+    /// [`CacheError::UnknownSequence`], [`CacheError::Blind`].
+    ///
+    /// # Panics
+    ///
+    /// If the model has no such layer, or as [`KeepPlan::resolve`].
+    pub fn plan_again(
+        &self,
+        seq: SeqId,
+        layer: usize,
+        policy: &(impl Policy + ?Sized),
+        budget: usize,
+        reports: Option<&[f64]>,
+    ) -> Result<Kept, CacheError> {
+        let sequence = self.sequence(seq)?;
+        let tables = self.seeing(seq, layer)?;
+        let positions: Vec<&[Position]> = tables.iter().map(HeadTable::positions).collect();
+        let scores: Vec<&[f32]> = tables.iter().map(HeadTable::scores).collect();
+        let observation = policy.needs().observation;
+        let mut view = LayerView::decode(layer, &positions, sequence.prompt, budget);
+        // Observed by the host, or brought by an earlier plan: both stay with the slots.
+        if observation != Observation::None || reports.is_some() {
+            view = view.with_scores(observation, &scores);
+        }
+        if let Some(reports) = reports {
+            view = view.with_reports(reports);
+        }
+        let mut keep = KeepPlan::all(tables.len());
+        policy.plan(&view, &mut keep);
+        Ok(keep.resolve(&view, &sequence.pins))
+    }
+
+    /// Drops what a plan no longer keeps of what a layer holds. Tokens of the last pages move into the holes, and whole
+    /// pages go back to what the sequence was promised. Returns what the host copies, head by head.
+    ///
+    /// # Errors
+    ///
+    /// [`CacheError::UnknownSequence`], [`CacheError::UnknownLayer`], [`CacheError::Blind`]; nothing has changed then.
+    ///
+    /// # Panics
+    ///
+    /// If the plan has another number of heads than the model, or of scores than slots; or if a head's slots do not
+    /// ascend, or name one that does not exist.
+    pub fn shrink(
+        &mut self,
+        seq: SeqId,
+        layer: usize,
+        kept: &Kept,
+    ) -> Result<Vec<Move>, CacheError> {
+        let Geometry {
+            layers, kv_heads, ..
+        } = self.geometry;
+        if layer >= layers {
+            return Err(CacheError::UnknownLayer { layer, layers });
+        }
+        self.seeing(seq, layer)?;
+        assert_eq!(
+            (kept.slots.len(), kept.growth.len()),
+            (kv_heads, kv_heads),
+            "slots and a growth for each head"
+        );
+        let sequence = self
+            .sequences
+            .get_mut(&seq)
+            .ok_or(CacheError::UnknownSequence(seq))?;
+        let tables = &mut sequence.heads[layer * kv_heads..(layer + 1) * kv_heads];
+        let mut moves = Vec::new();
+        for (head, table) in tables.iter_mut().enumerate() {
+            let (slots, held) = (&kept.slots[head], table.len());
+            let scores = kept.scores.as_ref().map(|scores| scores[head].as_slice());
+            if let Some(scores) = scores {
+                assert_eq!(scores.len(), slots.len(), "a score for each slot kept");
+            }
+            let class = |position| class_of(&sequence.classes, position);
+            let growth = (kept.growth[head], class);
+            moves.extend(table.shrink(slots, growth, scores, &mut sequence.reservation));
+            self.evicted += (held - slots.len()) as u64;
+        }
+        Ok(moves)
+    }
+
+    /// The heads of a layer, if it is known what they hold.
+    fn seeing(&self, seq: SeqId, layer: usize) -> Result<&[HeadTable], CacheError> {
+        let tables = self.layer(seq, layer)?;
+        if tables.iter().any(|table| table.is_blind) {
+            return Err(CacheError::Blind { seq, layer });
+        }
+        Ok(tables)
+    }
+}

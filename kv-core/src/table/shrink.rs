@@ -1,0 +1,205 @@
+//! A head that lets go of tokens in mid-sequence.
+use super::{HeadTable, Hold, Page};
+use crate::{Address, Growth, Move, Position, Reservation, Slot, TokenClass};
+
+impl HeadTable {
+    /// Drops every slot but `kept`, which ascend, and grows by `growth` from here, with the class of each position. Survivors of the last slots move into
+    /// the holes of the first; pages that come free go back into the reservation.
+    ///
+    /// # Panics
+    ///
+    /// If the slots do not ascend, or one does not exist.
+    pub(crate) fn shrink(
+        &mut self,
+        kept: &[u32],
+        growth: (Growth, impl Fn(Position) -> TokenClass),
+        scores: Option<&[f32]>,
+        reservation: &mut Reservation,
+    ) -> Vec<Move> {
+        assert!(kept.is_sorted_by(|a, b| a < b), "slots ascend: {kept:?}");
+        let last = kept.last().map_or(0, |&slot| slot as usize + 1);
+        assert!(last <= self.len(), "slot {last} of {}", self.len());
+        for (&slot, &score) in kept.iter().zip(scores.unwrap_or_default()) {
+            self.scores[slot as usize] = score;
+        }
+        let stays = kept.partition_point(|&slot| (slot as usize) < kept.len());
+        let mut is_held = vec![false; kept.len()];
+        for &slot in &kept[..stays] {
+            is_held[slot as usize] = true;
+        }
+        let holes = (0..kept.len()).filter(|&slot| !is_held[slot]);
+        let moves = holes
+            .zip(&kept[stays..])
+            .map(|(hole, &slot)| self.refill(hole, slot as usize))
+            .collect();
+        self.cut(kept.len(), reservation);
+        self.set_growth(growth.0, growth.1);
+        self.is_shuffled = !self.positions.is_sorted();
+        moves
+    }
+
+    /// Copies what is known of a slot into a hole.
+    fn refill(&mut self, hole: usize, slot: usize) -> Move {
+        self.positions[hole] = self.positions[slot];
+        self.scores[hole] = self.scores[slot];
+        self.holds[hole] = self.holds[slot];
+        let at = |slot| {
+            let (page, offset) = self.address(Slot::new(slot));
+            Address { page, offset }
+        };
+        Move {
+            from: at(slot),
+            to: at(hole),
+        }
+    }
+
+    /// Forgets the slots from `len` on and the pages that only they were in.
+    fn cut(&mut self, len: usize, reservation: &mut Reservation) {
+        self.positions.truncate(len);
+        self.scores.truncate(len);
+        self.holds.truncate(len);
+        let pages = len.div_ceil(self.block);
+        self.page_ids.truncate(pages);
+        let freed = self.pages.drain(pages..).filter_map(|page| match page {
+            Page::Owned(page) => Some(page),
+            Page::Shared(page) => page.try_own().ok(),
+        });
+        reservation.put_back(freed);
+    }
+
+    /// Slots that a ring counts: not pinned, and behind its sinks.
+    pub(super) fn ringed(&self, sinks: usize) -> usize {
+        if self.is_shuffled {
+            self.behind(sinks).count()
+        } else {
+            self.count(sinks, Hold::Free)
+        }
+    }
+
+    /// The oldest slot behind the sinks that is not pinned, of a ring whose slots do not stand in the order of the text.
+    pub(super) fn oldest_behind(&self, sinks: usize) -> Option<usize> {
+        self.behind(sinks).min_by_key(|&slot| self.positions[slot])
+    }
+
+    /// Slots that are not pinned and not among the `sinks` oldest.
+    fn behind(&self, sinks: usize) -> impl Iterator<Item = usize> {
+        let mut positions = self.positions.clone();
+        let first: Option<Position> =
+            (sinks < positions.len()).then(|| *positions.select_nth_unstable(sinks).1);
+        (0..self.len())
+            .filter(move |&slot| {
+                self.holds[slot] == Hold::Free && Some(self.positions[slot]) >= first
+            })
+            .filter(move |_| first.is_some())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{PageId, PagePool, Pins, Place};
+
+    fn plain(_: Position) -> TokenClass {
+        TokenClass::Plain
+    }
+
+    /// A head of `tokens` tokens that append, with pages of 4, whose scores are ten times their positions.
+    fn head(tokens: u32, pins: &Pins, room: &mut Reservation) -> HeadTable {
+        let mut head = HeadTable::new(4);
+        for position in 0..tokens {
+            head.push(Position(position), pins, room).expect("room");
+        }
+        for (score, position) in head.scores_mut().iter_mut().zip(0_u8..) {
+            *score = 10.0 * f32::from(position);
+        }
+        head
+    }
+
+    #[test]
+    fn survivors_of_the_last_slots_fill_the_first_holes() {
+        let pool = PagePool::new(9);
+        let mut room = pool.reservation();
+        let mut head = head(10, &Pins::new(std::iter::once(8..9)), &mut room);
+        let moves = head.shrink(&[1, 2, 6, 8, 9], (Growth::Append, plain), None, &mut room);
+        let at = |page, offset| Address {
+            page: PageId(page),
+            offset,
+        };
+        // Slots 0, 3 and 4 are holes; 6, 8 and 9 fill them.
+        let expected = [
+            (at(1, 2), at(0, 0)),
+            (at(2, 0), at(0, 3)),
+            (at(2, 1), at(1, 0)),
+        ];
+        assert_eq!(moves, expected.map(|(from, to)| Move { from, to }));
+        assert_eq!(head.positions(), [6, 1, 2, 8, 9].map(Position));
+        assert_eq!(head.scores(), [60.0, 10.0, 20.0, 80.0, 90.0]);
+        let pinned: Vec<bool> = (0..5).map(|slot| head.is_pinned(Slot(slot))).collect();
+        assert_eq!(pinned, [false, false, false, true, false]);
+        assert_eq!((head.pages().len(), head.page_ids().len()), (2, 2));
+        assert_eq!((pool.usage().held, room.credit()), (2, 1));
+    }
+
+    #[test]
+    fn new_scores_go_with_their_tokens() {
+        let pool = PagePool::new(9);
+        let mut room = pool.reservation();
+        let mut head = head(6, &Pins::default(), &mut room);
+        let moves = head.shrink(
+            &[1, 5],
+            (Growth::Append, plain),
+            Some(&[0.5, 0.25]),
+            &mut room,
+        );
+        assert_eq!(moves.len(), 1);
+        assert_eq!(head.positions(), [5, 1].map(Position));
+        assert_eq!(head.scores(), [0.25, 0.5]);
+    }
+
+    #[test]
+    fn all_may_stay_and_all_may_go() {
+        let pool = PagePool::new(9);
+        let mut room = pool.reservation();
+        let mut head = head(5, &Pins::default(), &mut room);
+        let none = head.shrink(&[0, 1, 2, 3, 4], (Growth::Append, plain), None, &mut room);
+        assert_eq!((none, head.len(), head.pages().len()), (vec![], 5, 2));
+        let none = head.shrink(&[], (Growth::Append, plain), None, &mut room);
+        assert_eq!((none, head.len(), pool.usage().held), (vec![], 0, 0));
+    }
+
+    #[test]
+    fn a_ring_goes_on_by_age_where_the_slots_are_shuffled() {
+        let pool = PagePool::new(9);
+        let mut room = pool.reservation();
+        let pins = Pins::new(std::iter::once(4..5));
+        let mut head = head(9, &pins, &mut room);
+        let ring = Growth::Ring {
+            sinks: 1,
+            recent: 3,
+        };
+        // Left are 0, 4, 5, 7, 8 in the slots of 0, 5, 7, 8 and 4: one sink, one pin, a full ring of three.
+        head.shrink(&[0, 4, 5, 7, 8], (ring, plain), None, &mut room);
+        for (position, left) in [(9, 5), (10, 7), (11, 8), (12, 9)] {
+            let Place::Overwrite(slot) = head.place_of(Hold::Free) else {
+                panic!("the ring is full at {position}");
+            };
+            assert_eq!(head.positions()[slot.index()], Position(left));
+            let place = Place::Overwrite(slot);
+            head.insert(Position(position), place, Hold::Free, &mut room)
+                .expect("no page needed");
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "slots ascend")]
+    fn a_slot_named_twice_is_a_panic() {
+        let pool = PagePool::new(9);
+        let mut room = pool.reservation();
+        head(3, &Pins::default(), &mut room).shrink(
+            &[1, 1],
+            (Growth::Append, plain),
+            None,
+            &mut room,
+        );
+    }
+}
