@@ -1,6 +1,7 @@
 //! The text of what crosses.
 use kv_core::{
-    Cadence, Choice, Observation, Pool, Positions, Reads, Reduce, Reduction, ReductionOrder,
+    Cadence, Choice, Observation, Pool, Positions, Protected, Reads, Reduce, Reduction,
+    ReductionOrder,
 };
 use serde_json::json;
 
@@ -196,6 +197,15 @@ fn answers() -> Vec<Answer> {
             Growth::EvictLowest {
                 limit: 1,
                 recent: 2,
+            },
+            Growth::Protect {
+                classes: Protected {
+                    special: true,
+                    punctuation: false,
+                },
+                limit: 1,
+                recent: 2,
+                most: 3,
             },
         ],
         lens: vec![1],
