@@ -15,8 +15,6 @@ pub struct CacheConfig {
     pub(crate) pin_prefix: u32,
     pub(crate) prompt_tail: usize,
     pub(crate) registry: Arc<Registry>,
-    /// The program that the policy is, if it is one.
-    pub(crate) program: Option<kv_loader::Loaded>,
 }
 
 /// A policy file: a name, a budget, and the policy's own fields in a table.
@@ -45,7 +43,6 @@ impl CacheConfig {
             pin_prefix: 0,
             prompt_tail: 0,
             registry: Arc::new(policies()),
-            program: None,
         }
     }
 
@@ -69,7 +66,8 @@ impl CacheConfig {
     }
 
     /// A policy that is a program on disk, as [`kv_loader`] serves it: it is started now, asked who it is, and added to
-    /// `registry`, so that methods over other methods may name it too. It runs without the engine being built again.
+    /// `registry`. It runs without the engine being built again. For a method over it, register it yourself
+    /// ([`kv_loader::Loaded::register`]) and name that method.
     ///
     /// # Errors
     ///
@@ -77,9 +75,7 @@ impl CacheConfig {
     pub fn from_program(path: &Path, mut registry: Registry) -> Result<Self, StartError> {
         let program = kv_loader::load(path)?;
         program.register(&mut registry)?;
-        let mut config = Self::new(program.name()).registry(registry);
-        config.program = Some(program);
-        Ok(config)
+        Ok(Self::new(program.name()).registry(registry))
     }
 
     /// Reads a TOML file such as

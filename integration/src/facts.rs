@@ -213,7 +213,8 @@ fn classes_of_json(path: &Path) -> std::result::Result<Vec<TokenClass>, String> 
     Ok(classes)
 }
 
-/// What kind of text a token is as a tokenizer writes it: a blank at its start may be a letter of its own.
+/// What kind of text a token is as a tokenizer writes it: a blank at its start may be a letter of its own. A tokenizer that writes
+/// bytes as letters hides all marks but those of ASCII; they are plain.
 fn class(token: &str, is_control: bool) -> TokenClass {
     if is_control {
         return TokenClass::Special;

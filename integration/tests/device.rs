@@ -6,15 +6,21 @@ use candle_core::DType;
 use common::{
     Weights,
     gpu::EmulatedGpu,
-    host::{Host, LAYERS, Machine, remembered},
+    host::{Host, LAYERS, Machine, remembered, spec},
     smollm, start, tiny,
 };
 use kv_core::Budget;
+use kv_hook::KvRuntime;
 use mistralrs_kv::{CacheConfig, EngineConfig, Prompt, Report, Request, Runtime, policies};
 
-/// Every policy of the build, with settings that make it evict, and some more that take other ways through the device.
+/// What a device does not serve: it is refused by name.
+const HOST_ONLY: [&str; 4] = ["cake", "fast-gen", "la-cache", "tova"];
+
+/// Every policy of the build that a device serves, with settings that make it evict, and some more that take other ways through the device.
 fn configs() -> Vec<(String, CacheConfig)> {
-    let named = policies().names().map(str::to_owned).collect::<Vec<_>>();
+    let registry = policies();
+    let served = registry.names().filter(|name| !HOST_ONLY.contains(name));
+    let named: Vec<String> = served.map(str::to_owned).collect();
     let mut all: Vec<(String, CacheConfig)> = named
         .iter()
         .map(|name| {
@@ -22,6 +28,7 @@ fn configs() -> Vec<(String, CacheConfig)> {
             let config = match name.as_str() {
                 "keep-all" => config,
                 "duo-attention" => config.set("sinks", 2).set("recent", 20),
+                "snap-stream" => config.budget(Budget::Tokens(40)).set("recent", 8),
                 _ => config.budget(Budget::Tokens(40)),
             };
             (name.clone(), config)
@@ -74,11 +81,30 @@ fn difference(config: &CacheConfig, seed: u64) -> f64 {
     off / size
 }
 
+/// As [`configs`], for a host that has no model's files.
+fn without_files() -> Vec<(String, CacheConfig)> {
+    let mut all = configs();
+    all.retain(|(name, _)| name != "critical-kv");
+    all
+}
+
+#[test]
+fn what_a_device_does_not_serve_is_refused_by_name() {
+    let registry = policies();
+    for name in registry.names().filter(|name| HOST_ONLY.contains(name)) {
+        let config = CacheConfig::new(name).budget(Budget::Tokens(40));
+        let runtime = Runtime::on_device(config, EmulatedGpu::new());
+        let refused = runtime.open_pool(&spec(DType::F32)).err();
+        let said = refused.expect("not on a device").to_string();
+        assert!(said.contains(name) && said.contains("on the CPU"), "{said}");
+    }
+}
+
 /// What differs between the two is the rounding of scores and sums, so a token may be taken for another only if their scores are
 /// within some 1e-6 of each other. That can happen once; it does not happen with two seeds.
 #[test]
 fn every_policy_does_on_the_device_what_it_does_on_the_host() {
-    for (name, config) in configs() {
+    for (name, config) in without_files() {
         let seeds: [u64; 2] = rand::random();
         let off = seeds.map(|seed| difference(&config, seed));
         assert!(
@@ -91,7 +117,7 @@ fn every_policy_does_on_the_device_what_it_does_on_the_host() {
 /// A decode step brings nothing to the host but its result: victims and scores stay where they are.
 #[test]
 fn a_decode_step_makes_no_round_trip() {
-    for (name, config) in configs() {
+    for (name, config) in without_files() {
         let gpu = EmulatedGpu::new();
         let runtime = Runtime::on_device(config, gpu.clone());
         let mut host = Host::over(runtime, DType::F32, 1);

@@ -30,7 +30,8 @@ pub enum Growth {
     },
     /// As [`Growth::EvictLowest`], but tokens of some classes stay: the first `most - 1` of them, later ones are as any other.
     /// They count against no limit but `most`, and a newcomer among them drives one of the others out only where the head
-    /// is full. The host says which class a token is of ([`Ledger::classify`](crate::Ledger::classify)).
+    /// is full. The host says which class a token is of ([`Ledger::classify`](crate::Ledger::classify)); it does
+    /// so for policies that name [`Reads::classes`](crate::Reads::classes), else every token is plain.
     Protect {
         /// What stays.
         classes: Protected,

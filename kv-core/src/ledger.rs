@@ -464,8 +464,8 @@ impl Ledger {
     }
 
     /// Enters what a decode step saw of a layer, the rows of its heads one after the other, by slot: as the latest observation
-    /// they take the place of the scores, else they are added. Where the heads share one score they hold the same
-    /// tokens in the same slots, and each is given the mean of the rows.
+    /// they take the place of the scores, else they are added. Where the heads share one score, a token is given the mean over
+    /// the heads that hold it.
     ///
     /// # Errors
     ///
@@ -473,8 +473,7 @@ impl Ledger {
     ///
     /// # Panics
     ///
-    /// If the model has no such layer, if there are not as many numbers as the heads hold tokens, or if heads that share one score
-    /// differ in length.
+    /// If the model has no such layer, or if there are not as many numbers as the heads hold tokens.
     pub fn note_rows(
         &mut self,
         seq: SeqId,
@@ -491,18 +490,19 @@ impl Ledger {
         let tables = &mut sequence.heads[heads];
         let held: usize = tables.iter().map(HeadTable::len).sum();
         assert_eq!(rows.len(), held, "a number for each token held");
-        let shared = needs.reduction.shared.then(|| mean_row(rows, tables));
+        let shared = needs.reduction.shared.then(|| shared_means(rows, tables));
         let mut rest = rows;
         for table in tables {
             let row;
             (row, rest) = rest.split_at(table.len());
-            let row = shared.as_deref().unwrap_or(row);
-            for (score, &seen) in table.scores_mut().iter_mut().zip(row) {
-                *score = match needs.observation {
+            table.note(|slot, position, score| {
+                let seen = shared.as_ref().and_then(|means| means.get(&position));
+                let seen = seen.copied().unwrap_or(row[slot]);
+                match needs.observation {
                     Observation::Latest => seen,
-                    _ => *score + seen,
-                };
-            }
+                    _ => score + seen,
+                }
+            });
         }
         Ok(())
     }
@@ -544,24 +544,21 @@ impl Ledger {
     }
 }
 
-/// The mean over heads that hold the same tokens in the same slots.
-fn mean_row(rows: &[f32], tables: &[HeadTable]) -> Vec<f32> {
-    let tokens = tables.first().map_or(0, HeadTable::len);
-    assert!(
-        tables.iter().all(|table| table.len() == tokens),
-        "heads that share one score hold equally many tokens"
-    );
-    let heads = tables.len();
+/// What the heads that hold a token saw of it, on average.
+fn shared_means(rows: &[f32], tables: &[HeadTable]) -> HashMap<Position, f32> {
+    let mut sums: HashMap<Position, (f64, f64)> = HashMap::new();
+    let tokens = tables.iter().flat_map(HeadTable::positions);
+    for (&position, &seen) in tokens.zip(rows) {
+        let (sum, heads) = sums.entry(position).or_default();
+        *sum += f64::from(seen);
+        *heads += 1.0;
+    }
     #[expect(
         clippy::cast_possible_truncation,
-        clippy::cast_precision_loss,
         reason = "a mean of a few heads, rounded once"
     )]
-    let mean = |token: usize| {
-        let column = rows.iter().skip(token).step_by(tokens.max(1));
-        (column.map(|&seen| f64::from(seen)).sum::<f64>() / heads as f64) as f32
-    };
-    (0..tokens).map(mean).collect()
+    let mean = |(position, (sum, heads))| (position, (sum / heads) as f32);
+    sums.into_iter().map(mean).collect()
 }
 
 /// The class of a token; plain where nothing was said.

@@ -40,6 +40,12 @@ pub trait Policy: fmt::Debug + Send + Sync {
         None
     }
 
+    /// Why its answers can no longer be trusted: a policy that runs outside the host's program may have died. A host fails the
+    /// request; a method over another one hands on what that says. Without a body: it runs inside.
+    fn failure(&self) -> Option<String> {
+        None
+    }
+
     /// What the method ranks a prompt's tokens by, for methods over this one ([`Over`](crate::Over)). Without a body: it does
     /// not rank.
     fn scorer(&self) -> Option<&dyn Scorer> {

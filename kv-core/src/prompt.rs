@@ -1,4 +1,6 @@
 //! What of a prompt a plan may read itself, beside scores.
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 /// Which parts of a prompt [`Policy::plan`](crate::Policy::plan) reads. Each costs the host a copy to where policies run,
@@ -47,6 +49,28 @@ impl Reads {
             output_norms: self.output_norms | other.output_norms,
             classes: self.classes | other.classes,
         }
+    }
+}
+
+impl fmt::Display for Reads {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts = [
+            (self.queries, "queries"),
+            (self.keys, "keys"),
+            (self.values, "values"),
+            (self.rotation, "the rotation"),
+            (self.output_norms, "output norms"),
+            (self.classes, "token classes"),
+        ];
+        let read: Vec<&str> = parts
+            .iter()
+            .filter(|(is_read, _)| *is_read)
+            .map(|(_, name)| *name)
+            .collect();
+        if read.is_empty() {
+            return f.write_str("nothing of the prompt");
+        }
+        f.write_str(&read.join(", "))
     }
 }
 
@@ -270,6 +294,8 @@ mod tests {
             ..Reads::NONE
         };
         assert!(keys.any() && !Reads::NONE.any());
+        assert_eq!(keys.or(values).to_string(), "keys, values");
+        assert_eq!(Reads::NONE.to_string(), "nothing of the prompt");
         assert_eq!(
             keys.or(values),
             Reads {

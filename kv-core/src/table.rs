@@ -144,6 +144,13 @@ impl HeadTable {
         &mut self.scores
     }
 
+    /// Gives every slot a new score, of its number, its position and its score so far.
+    pub(crate) fn note(&mut self, score: impl Fn(usize, Position, f32) -> f32) {
+        for (slot, (old, &position)) in self.scores.iter_mut().zip(&self.positions).enumerate() {
+            *old = score(slot, position, *old);
+        }
+    }
+
     /// How the head grows.
     #[must_use]
     pub const fn growth(&self) -> Growth {

@@ -365,7 +365,9 @@ impl<'a> LayerView<'a> {
 fn asked<T>(part: Option<T>, name: &str) -> T {
     match part {
         Some(part) => part,
-        None => panic!("{name} were read, but `needs()` does not name them in `Reads`"),
+        None => panic!(
+            "{name} were read, but `needs()` does not name them in `Reads`, or this is no prompt"
+        ),
     }
 }
 

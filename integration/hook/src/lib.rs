@@ -14,7 +14,7 @@ mod runtime;
 mod seed;
 
 pub use factory::{Factory, install, installed, make, scoped, uninstall};
-pub use rotation::{RotationTables, note_rotation, take_rotation};
+pub use rotation::{RotationTables, note_rotation, take_rotation, want_rotation};
 pub use runtime::{Batch, Full, Handle, KvRuntime, LayerCall, LayerSpec, PoolSpec};
 pub use seed::{seed, set_seed};
 

@@ -2,7 +2,10 @@
 //!
 //! The engine turns queries and keys just before it calls a layer's attention, on the same thread, and has no field that carries the
 //! tables there. So the one notes them, and the other takes them.
-use std::cell::RefCell;
+use std::{
+    cell::RefCell,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use candle_core::Tensor;
 
@@ -21,8 +24,19 @@ thread_local! {
     static NOTED: RefCell<Option<RotationTables>> = const { RefCell::new(None) };
 }
 
+/// Whether any runtime of this process reads the tables.
+static WANTED: AtomicBool = AtomicBool::new(false);
+
+/// Asks for the tables: until then nothing is noted.
+pub fn want_rotation() {
+    WANTED.store(true, Ordering::Relaxed);
+}
+
 /// Notes the tables that queries and keys have just been turned by. Called by the patched engine.
 pub fn note_rotation(cos: &Tensor, sin: &Tensor, is_adjacent: bool) {
+    if !WANTED.load(Ordering::Relaxed) {
+        return;
+    }
     let tables = RotationTables {
         cos: cos.clone(),
         sin: sin.clone(),
@@ -46,7 +60,9 @@ mod tests {
     #[test]
     fn tables_are_taken_once() {
         let table = Tensor::new(&[[1.0_f32]], &Device::Cpu).expect("a tensor");
-        assert!(take_rotation().is_none());
+        note_rotation(&table, &table, true);
+        assert!(take_rotation().is_none(), "nobody wants them");
+        want_rotation();
         note_rotation(&table, &table, true);
         let taken = take_rotation().expect("noted");
         assert!(taken.is_adjacent && taken.cos.id() == table.id());

@@ -1,7 +1,7 @@
 //! A policy that is asked over pipes.
 use std::{collections::HashMap, mem, sync::Arc};
 
-use kv_core::{Geometry, KeepPlan, LayerView, Needs, Policy, Room, Scorer};
+use kv_core::{Geometry, KeepPlan, LayerView, Needs, Observation, Policy, Room, Scorer};
 use parking_lot::Mutex;
 
 use crate::{
@@ -137,6 +137,10 @@ impl DiskPolicy {
         if answer.0 != Answer::Read {
             return Ok(answer);
         }
+        if self.bound.needs.observation == Observation::None {
+            let what = "by asking for scores, and its needs name none";
+            return Err(Failure::Unfit(what.into()));
+        }
         let mut scores = Numbers::default();
         for head in 0..view.heads() {
             scores.floats(view.scores(head));
@@ -186,6 +190,10 @@ impl DiskPolicy {
 }
 
 impl Policy for DiskPolicy {
+    fn failure(&self) -> Option<String> {
+        Self::failure(self).map(|error| error.to_string())
+    }
+
     fn needs(&self) -> Needs {
         self.bound.needs
     }
@@ -210,7 +218,7 @@ impl Policy for DiskPolicy {
 
     /// What the policy says of itself, and how it failed if it has.
     fn notice(&self) -> Option<String> {
-        let failed = self.failure().map(|error| {
+        let failed = Self::failure(self).map(|error| {
             format!("{error}; nothing is evicted since, and the policy is not asked again")
         });
         let said = self.bound.notice.clone();

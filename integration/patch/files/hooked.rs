@@ -34,6 +34,8 @@ impl Call<'_> {
 
     /// Attention of one layer through the runtime, or `None` where no runtime serves this batch.
     pub(super) fn hooked(&self) -> Result<Option<Tensor>> {
+        // Taken in any case: they are this layer's and no other's.
+        let rotation = kv_hook::take_rotation();
         let (Some(batch), Some(key_cache)) = (&self.metadata.hook, self.key_cache) else {
             return Ok(None);
         };
@@ -51,7 +53,7 @@ impl Call<'_> {
             softmax_scale: self.sdpa_params.softmax_scale,
             softcap: self.sdpa_params.softcap.filter(|&cap| cap != 1.0),
             sliding_window: self.sdpa_params.sliding_window,
-            rotation: kv_hook::take_rotation(),
+            rotation,
         };
         if self.attention_mask.is_none() {
             return batch.runtime.decode(&call).map(Some);

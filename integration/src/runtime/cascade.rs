@@ -64,6 +64,7 @@ impl Pass<'_> {
             .ledger
             .plan_again(seq, layer, &*terms.policy, budget, reports)
             .map_err(cache_error)?;
+        terms.check()?;
         self.ledger.shrink(seq, layer, &kept).map_err(cache_error)
     }
 }

@@ -9,7 +9,7 @@ use attention_kernels::cuda::{
     RowWanted, SelectArgs, SlotWrite, Step, StepTarget, View, append, attend, keep, observe, write,
 };
 use candle_core::{DType, Result, Tensor};
-use kv_core::{KeepPlan, Kept, Observation, Position, ScoreSource, SeqId, Target, Verb};
+use kv_core::{Growth, KeepPlan, Kept, Observation, Position, ScoreSource, SeqId, Target, Verb};
 
 use super::{
     parts::Parts,
@@ -370,6 +370,13 @@ impl<D: TensorDevice> Backend for DeviceBackend<D> {
                 terms.policy.plan(&seeing, &mut plan);
                 source.finish()?;
             }
+        }
+        let evicts = |growth: &Growth| matches!(growth, Growth::EvictLowest { .. });
+        if plan.verbs().iter().any(Verb::brings_scores) && plan.growth().iter().any(evicts) {
+            candle_core::bail!(
+                "the policy {} ranks by scores of its own and evicts by them while decoding, which a device does not serve",
+                pass.config.policy
+            );
         }
         let slots = if plan.verbs().iter().any(Verb::reads_scores) {
             pass.counts.kernels.select += 1;

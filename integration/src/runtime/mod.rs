@@ -350,15 +350,20 @@ impl Runtime {
             return Err(StartError::Config(ConfigError::Budget {
                 value: terms.budget.to_string(),
                 allowed: format!(
-                    "{}, as the engine was started: under that one {} observes {}, and this one needs {}",
+                    "{}, as the engine was started: under that one {} observes {} and reads {}, and this one needs {} and {}",
                     opened.terms.budget,
                     self.config.policy,
                     opened.needs.observation,
-                    terms.needs.observation
+                    opened.needs.reads,
+                    terms.needs.observation,
+                    terms.needs.reads
                 ),
             }));
         }
         open::check_room(&self.config.policy, &opened.geometry, &terms, opened.pages)?;
+        if let Some(failure) = terms.policy.failure() {
+            return Err(StartError::Model(failure));
+        }
         Ok(self.clients.add(client, Arc::new(terms)))
     }
 

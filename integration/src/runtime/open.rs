@@ -27,6 +27,9 @@ impl Runtime {
         let terms = Terms::new(config, &geometry)?;
         let needs = terms.needs;
         check_needs(&config.policy, &needs, &place)?;
+        if needs.reads.rotation {
+            kv_hook::want_rotation();
+        }
         let sources = Sources::read(&config.policy, needs.reads, self.files.get(), &geometry)?;
         let pages = spec.blocks * geometry.heads();
         let cache = place.open(&Memory {
@@ -204,7 +207,13 @@ fn check_needs(policy: &str, needs: &Needs, place: &Place) -> Result<(), StartEr
     }
     if !place.is_host() && (needs.observation == Observation::Latest || needs.reduction.shared) {
         return unsupported(
-            format!("{} on {place}", Observation::Latest),
+            format!(
+                "{} on {place}",
+                match needs.observation {
+                    Observation::Latest => needs.observation.to_string(),
+                    _ => "one score for all heads of a layer".into(),
+                }
+            ),
             "it with the cache on the CPU; on a device, attention of a window, accumulated, of every decode step, and key norms",
         );
     }

@@ -4,7 +4,6 @@ use std::{collections::HashMap, fmt, ops::Range, sync::Arc};
 use candle_core::{IndexOp, Result, Tensor, TensorId, bail};
 use kv_core::{Address, CacheError, Kept, LayerView, Ledger, Move, Position, Rotation, SeqId};
 use kv_hook::LayerCall;
-use kv_loader::Loaded;
 
 use super::{Counts, Open, Opened, Terms, cascade::cut_earlier, parts::numbers};
 use crate::CacheConfig;
@@ -237,10 +236,7 @@ fn keep_prompts<B: Backend + ?Sized>(
         let length = length - tail;
         let terms = pass.terms(index);
         let kept = backend.plan(pass, rows, index, length)?;
-        if let Some(failure) = pass.config.program.as_ref().and_then(Loaded::failure) {
-            // It keeps everything from now on; that is not what was asked for.
-            return Err(candle_core::Error::wrap(failure.clone()));
-        }
+        terms.check()?;
         // Before the layer's own tokens come, so that all layers together stay within what they were promised.
         cut_earlier(backend, pass, index, &terms)?;
         let addresses = pass

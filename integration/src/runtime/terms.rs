@@ -84,6 +84,14 @@ impl Terms {
         observes && reads && (mine.cadence, mine.positions) == (theirs.cadence, theirs.positions)
     }
 
+    /// An error where the policy has failed: it keeps everything from then on, which nobody asked for.
+    pub(super) fn check(&self) -> candle_core::Result<()> {
+        match self.policy.failure() {
+            None => Ok(()),
+            Some(failure) => Err(candle_core::Error::msg(failure)),
+        }
+    }
+
     /// Tokens per KV head for a prompt of `prompt` tokens.
     pub(super) fn tokens(&self, geometry: &Geometry, prompt: usize) -> usize {
         granted(&*self.policy, &self.needs, geometry, self.budget, prompt)

@@ -80,6 +80,24 @@ fn numbered(sequences: usize, tokens: usize) -> Tensor {
     Tensor::from_vec(all, (sequences, tokens), &Device::Cpu).expect("a tensor")
 }
 
+/// The tables of `RoPE` for the spec's positions, as an engine would have them.
+fn usual_rotation() -> RotationTables {
+    let (positions, pairs) = (spec(DType::F32).max_positions, DIM / 2);
+    let angle = |i: usize| {
+        let (position, pair) = (i / pairs, i % pairs);
+        position as f32 / 10_000_f32.powf(pair as f32 / pairs as f32)
+    };
+    let table = |f: fn(f32) -> f32| {
+        let numbers: Vec<f32> = (0..positions * pairs).map(|i| f(angle(i))).collect();
+        Tensor::from_vec(numbers, (positions, pairs), &Device::Cpu).expect("a tensor")
+    };
+    RotationTables {
+        cos: table(f32::cos),
+        sin: table(f32::sin),
+        is_adjacent: false,
+    }
+}
+
 /// A host with random activations.
 pub(crate) struct Host {
     pub(crate) runtime: Arc<Runtime>,
@@ -119,7 +137,7 @@ impl Host {
         Self {
             runtime,
             softcap: None,
-            rotation: None,
+            rotation: Some(usual_rotation()),
             caches,
             rng,
             dtype,

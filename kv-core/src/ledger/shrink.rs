@@ -1,8 +1,8 @@
 //! Plans of what a layer holds already: asked when a later layer has reported, or when a head is full.
 use super::{Address, Ledger, class_of};
 use crate::{
-    CacheError, Geometry, HeadTable, KeepPlan, Kept, LayerView, Observation, Policy, Position,
-    SeqId,
+    CacheError, Cadence, Geometry, HeadTable, KeepPlan, Kept, LayerView, Needs, Observation,
+    Policy, Position, SeqId,
 };
 
 /// A token that has moved to another slot: its key and value are copied from where they lie. Moves are carried out in
@@ -42,8 +42,8 @@ impl Ledger {
         Ok(!sequence.demand.rooms[layer].holds(&lens))
     }
 
-    /// What a policy keeps of what a layer holds. Under [`Cadence::Cascade`](crate::Cadence::Cascade) its view has the
-    /// `reports` so far, and the slots' scores whether it observes or not: earlier plans may have brought them.
+    /// What a policy keeps of what a layer holds. Its view has the slots' scores whether it
+    /// observes or not, for earlier plans may have brought them, and under [`Cadence::Cascade`] the `reports` so far.
     ///
     /// # Errors
     ///
@@ -64,10 +64,14 @@ impl Ledger {
         let tables = self.seeing(seq, layer)?;
         let positions: Vec<&[Position]> = tables.iter().map(HeadTable::positions).collect();
         let scores: Vec<&[f32]> = tables.iter().map(HeadTable::scores).collect();
-        let observation = policy.needs().observation;
+        let Needs {
+            observation,
+            cadence,
+            ..
+        } = policy.needs();
         let mut view = LayerView::decode(layer, &positions, sequence.prompt, budget);
         // Observed by the host, or brought by an earlier plan: both stay with the slots.
-        if observation != Observation::None || reports.is_some() {
+        if observation != Observation::None || cadence != Cadence::LayerPrefill {
             view = view.with_scores(observation, &scores);
         }
         if let Some(reports) = reports {

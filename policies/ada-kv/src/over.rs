@@ -10,6 +10,7 @@ impl AdaKv {
             _ if self.is_unlimited => (Observation::None, Reads::NONE),
             // Unless heads evict, what is generated is not ranked.
             Observation::Rows => (Observation::Accumulated, over.reads),
+            Observation::Latest => (Observation::Window { queries: 1 }, over.reads),
             observation => (observation, over.reads),
         };
         Needs {

@@ -134,18 +134,24 @@ impl Policy for AdaKv {
         Room::Together(self.heads.saturating_mul(cap).saturating_add(drift))
     }
 
+    fn failure(&self) -> Option<String> {
+        self.over.as_ref().and_then(|over| over.failure())
+    }
+
     fn notice(&self) -> Option<String> {
+        let over = self.over.as_ref().and_then(|over| over.notice());
         if !self.rounds_as_authors() {
-            return None;
+            return over;
         }
         let layers = if self.pyramid.is_some() {
             ", and the layers' budgets need not sum to the budget"
         } else {
             ""
         };
-        Some(format!(
+        let own = format!(
             "`rounding` = authors: a layer may hold more than its budget, by half a token per head at most{layers}"
-        ))
+        );
+        Some(over.map_or_else(|| own.clone(), |over| format!("{own}; {over}")))
     }
 
     fn scorer(&self) -> Option<&dyn Scorer> {

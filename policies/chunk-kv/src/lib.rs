@@ -162,6 +162,7 @@ impl Policy for ChunkKv {
             _ if self.is_unlimited => (Observation::None, Reads::NONE),
             // What is generated is not ranked.
             Observation::Rows => (Observation::Accumulated, over.reads),
+            Observation::Latest => (Observation::Window { queries: 1 }, over.reads),
             observation => (observation, over.reads),
         };
         Needs {
@@ -180,6 +181,10 @@ impl Policy for ChunkKv {
         } else {
             budget
         })
+    }
+
+    fn failure(&self) -> Option<String> {
+        self.over.failure()
     }
 
     fn notice(&self) -> Option<String> {

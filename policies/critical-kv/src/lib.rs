@@ -177,6 +177,10 @@ impl Policy for CriticalKv {
         self.over.room(layer, prompt, budget)
     }
 
+    fn failure(&self) -> Option<String> {
+        self.over.failure()
+    }
+
     fn notice(&self) -> Option<String> {
         self.over.notice()
     }

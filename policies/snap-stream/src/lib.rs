@@ -144,6 +144,7 @@ impl Policy for SnapStream {
             // The ring goes by age.
             observation: match needs.observation {
                 Observation::Rows => Observation::Accumulated,
+                Observation::Latest => Observation::Window { queries: 1 },
                 observation => observation,
             },
             appends: false,
@@ -157,6 +158,10 @@ impl Policy for SnapStream {
         self.over
             .room(layer, prompt, rest)
             .plus(self.recent, self.heads)
+    }
+
+    fn failure(&self) -> Option<String> {
+        self.over.failure()
     }
 
     fn notice(&self) -> Option<String> {
