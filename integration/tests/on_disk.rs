@@ -6,6 +6,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 use common::{engine, holds_less, start, tiny};
@@ -103,12 +104,12 @@ async fn a_program_that_panics_fails_the_request(folder: &Path, model: &Path) {
     // It keeps nothing back from who asks next, and leaves no page behind.
     let next = engine.generate(Request::greedy(prompt(200), 8)).await;
     assert!(next.is_err(), "the policy is not there any more");
-    let pool = engine
-        .runtime()
-        .expect("a policy")
-        .stats()
-        .expect("open")
-        .pool;
+    let runtime = engine.runtime().expect("a policy");
+    assert!(
+        runtime.wait_ended(Duration::from_secs(30)),
+        "all have ended"
+    );
+    let pool = runtime.stats().expect("open").pool;
     assert_eq!((pool.held, pool.promised), (0, 0));
 }
 

@@ -1,5 +1,5 @@
 //! A layer whose tokens another policy ranks.
-use kv_core::{Growth, KeepPlan, LayerView, Needs, Observation, Reads, Scorer, top};
+use kv_core::{Growth, KeepPlan, LayerView, Needs, Observation, Reads, Scorer, apportion, top};
 
 use crate::{AdaKv, Decode, Safeguard, split};
 
@@ -38,8 +38,10 @@ impl AdaKv {
                 .iter()
                 .map(|&slot| scores[head][slot as usize])
                 .collect();
-            // Not by scores that the plan brings: heads that evict go on by what is observed.
-            keep.slots(head, top(&by_age, count).into_iter().map(|age| order[age]));
+            // Not by scores that the plan brings: heads that evict go on by what is observed. The newest has a place in any case.
+            let newest = order.len().saturating_sub(1);
+            let best = top(&by_age[..newest], count.saturating_sub(1)).into_iter();
+            keep.slots(head, best.chain([newest]).map(|age| order[age]));
         }
         given
     }
@@ -63,9 +65,18 @@ impl AdaKv {
         let mut ranked: Vec<Vec<f32>> = scores.iter().map(of).collect();
         let limits: Vec<usize> = ranked.iter().map(Vec::len).collect();
         let fixed = |head: usize| scores[head].len() - limits[head];
-        let bases: Vec<usize> = (0..scores.len())
+        // A head with more of them than its even share takes from what the others share.
+        let total = cap.saturating_mul(scores.len());
+        let held: usize = (0..scores.len()).map(fixed).sum();
+        if held >= total {
+            return split::counts(scores, total, 1);
+        }
+        let even: Vec<usize> = (0..scores.len())
             .map(|head| cap.saturating_sub(fixed(head)))
             .collect();
+        #[expect(clippy::cast_precision_loss, reason = "weights of a split")]
+        let weights: Vec<f64> = even.iter().map(|&base| base as f64).collect();
+        let bases = apportion(total - held, &weights, &even);
         if self.config.normalize {
             for (row, &base) in ranked.iter_mut().zip(&bases) {
                 split::weigh(std::slice::from_mut(row), base);

@@ -34,7 +34,9 @@ pub struct Cake {
 impl Cake {
     /// Tokens that all layers share besides their windows, for each KV head of a layer.
     const fn shared(&self, budget: usize) -> usize {
-        budget.saturating_sub(self.config.window) * self.layers
+        budget
+            .saturating_sub(self.config.window)
+            .saturating_mul(self.layers)
     }
 
     /// How many tokens before the window the view's layer keeps, by the reports so far.
@@ -62,12 +64,13 @@ impl Policy for Cake {
     fn room(&self, _: usize, prompt: usize, budget: usize) -> Room {
         Room::Each(match budget {
             usize::MAX => usize::MAX,
-            budget => prompt.min(self.shared(budget) + self.config.window),
+            budget => prompt.min(self.shared(budget).saturating_add(self.config.window)),
         })
     }
 
     fn together(&self, _: usize, budget: usize) -> Option<usize> {
-        (budget < usize::MAX).then(|| self.layers * self.kv_heads * budget)
+        let heads = self.layers * self.kv_heads;
+        (budget < usize::MAX).then(|| heads.saturating_mul(budget))
     }
 
     fn report(&self, view: &LayerView<'_>) -> f64 {

@@ -87,5 +87,5 @@ const fn as_float(count: usize) -> f64 {
 
 #[expect(clippy::cast_possible_truncation, reason = "a score, rounded once")]
 const fn narrow(score: f64) -> f32 {
-    score as f32
+    (score as f32).min(f32::MAX)
 }

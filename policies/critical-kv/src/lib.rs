@@ -202,8 +202,10 @@ impl Policy for CriticalKv {
         }
         for (head, scores) in self.staged(view, &lens).into_iter().enumerate() {
             // Not by scores that the plan brings: a policy that evicts while decoding goes on by what it observes.
-            let best = top(&scores, lens[head]);
-            keep.slots(head, best.into_iter().map(|token| Slot::new(token).0));
+            // The newest has a place, however many the first stage takes.
+            let newest = scores.len().saturating_sub(1);
+            let best = top(&scores[..newest], lens[head].saturating_sub(1)).into_iter();
+            keep.slots(head, best.chain([newest]).map(|token| Slot::new(token).0));
         }
     }
 }

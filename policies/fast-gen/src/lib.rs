@@ -64,8 +64,12 @@ fn rooms(asks: &[usize], budget: usize) -> Vec<usize> {
     if budget == usize::MAX {
         return vec![usize::MAX; asks.len()];
     }
+    // A split is worked out in floats, and no head holds so much.
+    if asks.iter().all(|&ask| ask <= budget) && budget > u32::MAX as usize {
+        return vec![budget; asks.len()];
+    }
     let even = vec![1.0; asks.len()];
-    let total = budget * asks.len();
+    let total = budget.saturating_mul(asks.len());
     let mut rooms = apportion(total, &even, asks);
     let left = total - rooms.iter().sum::<usize>();
     let more = apportion(left, &even, &vec![usize::MAX; asks.len()]);

@@ -79,7 +79,16 @@ impl PolicyConfig for SnapStreamConfig {
             ));
         }
         let rest = fixed.map_or(budget, |tokens| Budget::Tokens(tokens - recent));
-        let policy = over.bind(registry, geometry, rest)?;
+        let policy = over
+            .bind(registry, geometry, rest)
+            .map_err(|error| match error {
+                // In the budget that the user gave.
+                ConfigError::Budget { allowed, .. } => ConfigError::Budget {
+                    value: budget.to_string(),
+                    allowed: format!("{allowed}, besides {recent} recent ones"),
+                },
+                other => other,
+            })?;
         let Needs {
             cadence,
             min_tokens,

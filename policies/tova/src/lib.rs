@@ -86,10 +86,11 @@ impl Tova {
 
 impl Policy for Tova {
     fn needs(&self) -> Needs {
-        let observation = if self.is_unlimited {
-            Observation::None
-        } else {
-            Observation::Latest
+        let observation = match self.decode {
+            _ if self.is_unlimited => Observation::None,
+            Decode::Evict => Observation::Latest,
+            // Nothing goes while decoding, and nothing is watched.
+            Decode::Append => Observation::Window { queries: 1 },
         };
         Needs {
             observation,
