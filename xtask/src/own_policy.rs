@@ -162,7 +162,7 @@ mod tests {
             assert!(Path::new(path).join("Cargo.toml").is_file(), "{path}");
             found += 1;
         }
-        assert_eq!(found, 3, "{manifest}");
+        assert_eq!(found, 4, "{manifest}");
         assert!(
             manifest.contains("required-features = [\"program\"]"),
             "{manifest}"

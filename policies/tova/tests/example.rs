@@ -21,7 +21,12 @@ impl Cache {
             .bind(&geometry, Budget::Tokens(budget))
             .expect("a good configuration");
         let needs = policy.needs();
-        assert!(needs.reduction.shared && needs.observation == Observation::Latest);
+        let watched = if needs.appends {
+            Observation::Window { queries: 1 }
+        } else {
+            Observation::Latest
+        };
+        assert!(needs.reduction.shared && needs.observation == watched);
         let rows = [row, row];
         let view = LayerView::prefill(0, 2, prompt, budget).with_scores(needs.observation, &rows);
         let mut keep = KeepPlan::all(2);
