@@ -1,5 +1,9 @@
 //! A policy that is a program of its own runs in the engine. Without a harness, for this file is the programs too: started under
 //! a policy's name it serves that policy.
+#![expect(
+    clippy::print_stdout,
+    reason = "a test without a harness says how it went"
+)]
 mod common;
 
 use std::{
@@ -97,7 +101,7 @@ async fn a_program_that_panics_fails_the_request(folder: &Path, model: &Path) {
     .await;
     holds_less(&engine, prompt(200), "newest").await;
     let failed = engine.generate(Request::greedy(prompt(150), 8)).await;
-    let said = format!("{:#}", failed.err().expect("the policy panicked"));
+    let said = format!("{:#}", failed.expect_err("the policy panicked"));
     for part in ["newest", "cannot stand this prompt"] {
         assert!(said.contains(part), "{part:?} in {said:?}");
     }

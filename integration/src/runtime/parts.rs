@@ -122,7 +122,7 @@ impl Parts {
         let Geometry {
             head_dim, group, ..
         } = pass.opened.geometry;
-        pass.opened.needs.reads.any().then(|| PromptRows {
+        let shown = PromptRows {
             head_dim,
             group,
             rows: length,
@@ -134,7 +134,8 @@ impl Parts {
             rotation: self.rotation.as_deref(),
             output_norms: self.output_norms.as_deref(),
             classes: self.classes.as_deref(),
-        })
+        };
+        pass.opened.needs.reads.any().then_some(shown)
     }
 }
 
