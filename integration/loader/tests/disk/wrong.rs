@@ -6,14 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kv_core::{Budget, ConfigError, Geometry, KeepPlan, LayerView, Policy, PolicyConfig, Room};
+use kv_core::{Budget, ConfigError, Geometry, KeepPlan, LayerView, Policy, Room};
 use kv_loader::{DiskPolicy, Failure, load, load_within};
 use serde_json::{Value, json};
 
-use crate::{
-    programs::{copy, liar, program},
-    reader::ReaderConfig,
-};
+use crate::programs::{copy, liar, program};
 
 pub(crate) const GEOMETRY: Geometry = Geometry {
     layers: 2,
@@ -199,25 +196,9 @@ fn scores_are_given_once() {
     );
     assert_eq!(planned(&policy), KeepPlan::all(2));
 
+    // It asks for scores that its needs do not name, and that nobody has.
     let greedy = bound(liar("greedy"), json!({})).expect("binds");
-    let row = [0.5; 16];
-    let mut keep = KeepPlan::all(2);
-    let observation = ReaderConfig::default()
-        .bind(&GEOMETRY, Budget::Tokens(4))
-        .expect("fits")
-        .needs()
-        .observation;
-    let rows = [row.as_slice(); 2];
-    greedy.plan(
-        &LayerView::prefill(0, 2, 16, 4).with_scores(observation, &rows),
-        &mut keep,
-    );
-    assert_eq!(keep, KeepPlan::all(2));
-    let error = greedy.failure().expect("it asks twice").to_string();
-    assert!(
-        error.ends_with("answered another question, with `\"read\"`"),
-        "{error}"
-    );
+    fails(&greedy, "by asking for scores, and its needs name none");
 }
 
 #[test]
