@@ -159,6 +159,16 @@ pub enum Observation {
 }
 
 impl Observation {
+    /// What of it is seen when the prompt has been read; for a method that ranks the prompt alone by another's score.
+    #[must_use]
+    pub const fn of_the_prompt(self) -> Self {
+        match self {
+            Self::Rows => Self::Accumulated,
+            Self::Latest => Self::Window { queries: 1 },
+            other => other,
+        }
+    }
+
     /// Whether decode steps go on observing, so that scores change while the heads grow.
     #[must_use]
     pub const fn watches_decode(self) -> bool {

@@ -6,12 +6,11 @@ use crate::{AdaKv, Decode, Safeguard, split};
 impl AdaKv {
     /// What a split needs of a policy that needs `over` itself.
     pub(crate) fn needs_over(&self, over: Needs) -> Needs {
-        let (observation, reads) = match over.observation {
-            _ if self.is_unlimited => (Observation::None, Reads::NONE),
-            // Unless heads evict, what is generated is not ranked.
-            Observation::Rows => (Observation::Accumulated, over.reads),
-            Observation::Latest => (Observation::Window { queries: 1 }, over.reads),
-            observation => (observation, over.reads),
+        // Unless heads evict, what is generated is not ranked.
+        let (observation, reads) = if self.is_unlimited {
+            (Observation::None, Reads::NONE)
+        } else {
+            (over.observation.of_the_prompt(), over.reads)
         };
         Needs {
             observation,

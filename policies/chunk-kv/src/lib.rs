@@ -158,12 +158,11 @@ impl ChunkKv {
 impl Policy for ChunkKv {
     fn needs(&self) -> Needs {
         let over = self.over.needs();
-        let (observation, reads) = match over.observation {
-            _ if self.is_unlimited => (Observation::None, Reads::NONE),
-            // What is generated is not ranked.
-            Observation::Rows => (Observation::Accumulated, over.reads),
-            Observation::Latest => (Observation::Window { queries: 1 }, over.reads),
-            observation => (observation, over.reads),
+        // What is generated is not ranked.
+        let (observation, reads) = if self.is_unlimited {
+            (Observation::None, Reads::NONE)
+        } else {
+            (over.observation.of_the_prompt(), over.reads)
         };
         Needs {
             observation,

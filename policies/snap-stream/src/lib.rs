@@ -14,8 +14,8 @@
 #![forbid(unsafe_code)]
 
 use kv_core::{
-    Budget, Cadence, ConfigError, Geometry, Growth, KeepPlan, LayerView, Needs, Observation, Over,
-    Policy, PolicyConfig, Registry, Room, schemars::JsonSchema,
+    Budget, Cadence, ConfigError, Geometry, Growth, KeepPlan, LayerView, Needs, Over, Policy,
+    PolicyConfig, Registry, Room, schemars::JsonSchema,
 };
 use serde::{Deserialize, Serialize};
 
@@ -151,11 +151,7 @@ impl Policy for SnapStream {
         let needs = self.over.needs();
         Needs {
             // The ring goes by age.
-            observation: match needs.observation {
-                Observation::Rows => Observation::Accumulated,
-                Observation::Latest => Observation::Window { queries: 1 },
-                observation => observation,
-            },
+            observation: needs.observation.of_the_prompt(),
             appends: false,
             min_tokens: needs.min_tokens.saturating_add(self.recent),
             ..needs
@@ -201,7 +197,7 @@ impl Policy for SnapStream {
 mod tests {
     use super::*;
     use kv_core::{
-        Pins,
+        Observation, Pins,
         conformance::{geometry, registry},
     };
 
