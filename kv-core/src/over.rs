@@ -5,7 +5,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{Budget, ConfigError, Geometry, Policy, Registry};
+use crate::{Budget, Cadence, ConfigError, Geometry, Needs, Policy, Registry};
 
 /// The policy that another one works over, as a user writes it: its name, `"key-diff"`, or a table with its name and its
 /// fields, `{"policy": "lag-kv", "lag": 64}`.
@@ -96,7 +96,8 @@ impl Over {
     ///
     /// # Errors
     ///
-    /// Those of [`Registry::build`], and [`ConfigError::OutOfRange`] for a policy that ranks nothing.
+    /// Those of [`Registry::build`], [`ConfigError::OutOfRange`] for a policy that ranks nothing, and [`ConfigError::Budget`] for
+    /// one that makes no sense with what a head may hold.
     pub fn bind_scorer(
         &self,
         (outer, field): (&'static str, &'static str),
@@ -105,15 +106,39 @@ impl Over {
         budget: Budget,
     ) -> Result<Box<dyn Policy>, ConfigError> {
         let policy = self.bind(registry, geometry, budget)?;
-        if policy.scorer().is_some() {
-            return Ok(policy);
+        if policy.scorer().is_none() {
+            let allowed = "a policy that ranks a prompt's tokens by a score";
+            return Err(self.refused((outer, field), allowed));
         }
-        Err(ConfigError::out_of_range(
-            outer,
-            field,
-            format!("`{}`", self.policy),
-            "a policy that ranks a prompt's tokens by a score",
-        ))
+        let least = policy.needs().min_tokens;
+        let most = budget.fixed_tokens(geometry);
+        if least > most.unwrap_or(geometry.max_positions) {
+            return Err(ConfigError::Budget {
+                value: budget.to_string(),
+                allowed: format!("at least {least} tokens per KV head, which `{field}` needs"),
+            });
+        }
+        Ok(policy)
+    }
+
+    /// Refuses a policy with these needs that plans again what a layer holds, for the field `field` of the policy `outer`.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::OutOfRange`].
+    pub fn check_plans_once(
+        &self,
+        outer_field: (&'static str, &'static str),
+        needs: &Needs,
+    ) -> Result<(), ConfigError> {
+        if needs.cadence == Cadence::LayerPrefill {
+            return Ok(());
+        }
+        Err(self.refused(outer_field, "a policy that plans once, after the prompt"))
+    }
+
+    fn refused(&self, (outer, field): (&'static str, &'static str), allowed: &str) -> ConfigError {
+        ConfigError::out_of_range(outer, field, format!("`{}`", self.policy), allowed)
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a user writes, and what of it is refused.
 use kv_core::{
-    Budget, ConfigError, Geometry, LayerShares, Needs, Over, Policy, PolicyConfig, Pooling,
-    Pyramid, PyramidRounding, Reduce, ReductionOrder, Registry, ScoreKind, WindowedScore,
+    Budget, ConfigError, Geometry, LayerShares, Over, Policy, PolicyConfig, Pooling, Pyramid,
+    PyramidRounding, Reduce, ReductionOrder, Registry, ScoreKind, WindowedScore,
     schemars::JsonSchema,
 };
 use serde::{Deserialize, Serialize};
@@ -268,11 +268,7 @@ impl AdaKvConfig {
     ) -> Result<Box<dyn Policy>, ConfigError> {
         self.check_left_out()?;
         let policy = over.bind_scorer((Self::NAME, "over"), registry, geometry, budget)?;
-        let Needs {
-            observation,
-            min_tokens,
-            ..
-        } = policy.needs();
+        let observation = policy.needs().observation;
         let is_bounded = budget != Budget::Full;
         if self.decode == Decode::Evict && is_bounded && !observation.watches_decode() {
             let allowed = format!(
@@ -285,16 +281,6 @@ impl AdaKvConfig {
                 "evict",
                 allowed,
             ));
-        }
-        if budget
-            .fixed_tokens(geometry)
-            .is_some_and(|most| most < min_tokens)
-        {
-            let allowed = format!("at least {min_tokens} tokens per KV head, which `over` needs");
-            return Err(ConfigError::Budget {
-                value: budget.to_string(),
-                allowed,
-            });
         }
         Ok(policy)
     }

@@ -82,14 +82,6 @@ impl PolicyConfig for ChunkKvConfig {
             ));
         }
         let over = over.bind_scorer((Self::NAME, "over"), registry, geometry, budget)?;
-        let least = over.needs().min_tokens;
-        if least > most {
-            let allowed = format!("at least {least} tokens per KV head, which `over` needs");
-            return Err(ConfigError::Budget {
-                value: budget.to_string(),
-                allowed,
-            });
-        }
         Ok(ChunkKv {
             over,
             chunk,

@@ -15,7 +15,7 @@
 #![forbid(unsafe_code)]
 
 use kv_core::{
-    Budget, Cadence, ConfigError, Geometry, KeepPlan, LayerView, Needs, Observation, Over, Policy,
+    Budget, ConfigError, Geometry, KeepPlan, LayerView, Needs, Observation, Over, Policy,
     PolicyConfig, Reads, Registry, Room, Scorer, Slot, schemars::JsonSchema, top,
 };
 use serde::{Deserialize, Serialize};
@@ -87,25 +87,7 @@ impl PolicyConfig for CriticalKvConfig {
         }
         let name = (Self::NAME, "over");
         let over = self.over.bind_scorer(name, registry, geometry, budget)?;
-        let Needs {
-            cadence,
-            min_tokens,
-            ..
-        } = over.needs();
-        if cadence != Cadence::LayerPrefill {
-            let value = format!("`{}`", self.over.policy());
-            return refuse("over", value, "a policy that plans once, after the prompt");
-        }
-        if budget
-            .fixed_tokens(geometry)
-            .is_some_and(|most| most < min_tokens)
-        {
-            let allowed = format!("at least {min_tokens} tokens per KV head, which `over` needs");
-            return Err(ConfigError::Budget {
-                value: budget.to_string(),
-                allowed,
-            });
-        }
+        self.over.check_plans_once(name, &over.needs())?;
         Ok(CriticalKv {
             over,
             first_stage: self.first_stage,

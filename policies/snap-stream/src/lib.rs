@@ -14,8 +14,8 @@
 #![forbid(unsafe_code)]
 
 use kv_core::{
-    Budget, Cadence, ConfigError, Geometry, Growth, KeepPlan, LayerView, Needs, Over, Policy,
-    PolicyConfig, Registry, Room, schemars::JsonSchema,
+    Budget, ConfigError, Geometry, Growth, KeepPlan, LayerView, Needs, Over, Policy, PolicyConfig,
+    Registry, Room, schemars::JsonSchema,
 };
 use serde::{Deserialize, Serialize};
 
@@ -89,21 +89,9 @@ impl PolicyConfig for SnapStreamConfig {
                 },
                 other => other,
             })?;
-        let Needs {
-            cadence,
-            min_tokens,
-            ..
-        } = policy.needs();
-        if cadence != Cadence::LayerPrefill {
-            let value = format!("`{}`", over.policy());
-            let allowed = "a policy that plans once, after the prompt";
-            return Err(ConfigError::out_of_range(
-                Self::NAME,
-                "over",
-                value,
-                allowed,
-            ));
-        }
+        let needs = policy.needs();
+        over.check_plans_once((Self::NAME, "over"), &needs)?;
+        let min_tokens = needs.min_tokens;
         if min_tokens > most - recent {
             let allowed = format!(
                 "at least {} tokens per KV head: {min_tokens} that `over` needs and {recent} recent ones",
