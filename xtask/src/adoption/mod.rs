@@ -94,9 +94,7 @@ impl Adoption<'_> {
         );
         let paste = vendor::run(self.workspace, &app.folder().join("vendor"), None)?;
         app.paste(&[paste.dependency(), paste.patch()])?;
-        // Beside the app, so that one engine serves both.
-        own_policy::copy(self.workspace, app.folder())?;
-        app.paste(&[own_policy::member()])?;
+        self.join(&mut app)?;
         let reused = reuse::align(self.workspace, &mut app)?;
         println!(
             "adoption: building the app; the first time compiles the engine once more, about 5 minutes on 2 cores"
@@ -109,6 +107,12 @@ impl Adoption<'_> {
         self.forgotten(&[&[paste.dependency()], &reused[..]].concat())?;
         println!("adoption: an app on the published mistralrs needs these steps and no others");
         Ok(())
+    }
+
+    /// Puts own-policy beside an app, so that one engine serves both.
+    fn join(&self, app: &mut App) -> Result<()> {
+        own_policy::copy(self.workspace, app.folder())?;
+        app.paste(&[own_policy::member()])
     }
 
     fn build(&self, app: &App) -> Command {
@@ -167,11 +171,12 @@ impl Adoption<'_> {
 
     /// With the dependency and without the replacement of the engine, cargo stops and says what to do.
     ///
-    /// Done last: all that lies below the engine is compiled by now, so that cargo comes to the guard at once, as it would
-    /// in an app that was built before.
+    /// Done last, and with the same crates: all that lies below the engine is compiled by now, so that cargo comes to the guard at
+    /// once, as it would in an app that was built before.
     fn forgotten(&self, entries: &[vendor::Entry]) -> Result<()> {
         let mut app = App::copy(self.workspace, &self.scratch.join("forgotten"))?;
         app.paste(entries)?;
+        self.join(&mut app)?;
         let started = Instant::now();
         // With a single job the guard could wait behind the engine. All that is needed has been downloaded by now.
         refused(
