@@ -12,7 +12,10 @@ use candle_core::{
 use kv_core::{Geometry, TokenClass};
 use serde_json::Value;
 
-use crate::{StartError, model::ModelFiles};
+use crate::{
+    StartError,
+    model::{ModelFiles, Safetensors},
+};
 
 /// A token of this kind stands for no text, in GGUF's numbering.
 const CONTROL: i64 = 3;
@@ -123,17 +126,19 @@ fn read_gguf(path: &Path, layers: usize) -> std::result::Result<Vec<Weight>, Str
 }
 
 fn read_safetensors(files: &[PathBuf], layers: usize) -> std::result::Result<Vec<Weight>, String> {
-    let mut all = Vec::with_capacity(files.len());
-    for file in files {
-        let bytes = std::fs::read(file).map_err(|e| format!("{}: {e}", file.display()))?;
-        let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu);
-        all.push(tensors.map_err(|e| format!("{}: {e}", file.display()))?);
-    }
+    let open = |file: &PathBuf| Safetensors::open(file).map_err(|e| e.to_string());
+    let mut files: Vec<Safetensors> = files
+        .iter()
+        .map(open)
+        .collect::<std::result::Result<_, _>>()?;
     let one = |layer| {
         let name = format!("model.layers.{layer}.self_attn.o_proj.weight");
-        let weight = all.iter().find_map(|tensors| tensors.get(&name));
-        let weight = weight.ok_or_else(|| format!("it has no tensor `{name}`"))?;
-        Ok(Weight::Plain(weight.clone()))
+        for file in &mut files {
+            if let Some(weight) = file.tensor(&name).map_err(|e| e.to_string())? {
+                return Ok(Weight::Plain(weight));
+            }
+        }
+        Err(format!("it has no tensor `{name}` of 16 or 32 bits"))
     };
     (0..layers).map(one).collect()
 }
@@ -230,6 +235,8 @@ fn class(token: &str, is_control: bool) -> TokenClass {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::*;
 
     #[test]
@@ -279,6 +286,27 @@ mod tests {
                 .expect_err("no tokenizer")
                 .contains("model.vocab")
         );
+    }
+
+    #[test]
+    fn projections_are_read_from_whichever_file_has_them() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let weight = Tensor::new(&[[0.5_f32, -1.0], [2.0, 0.25]], &Device::Cpu).expect("a tensor");
+        let half = weight.to_dtype(DType::BF16).expect("in 16 bits");
+        let name = |layer| format!("model.layers.{layer}.self_attn.o_proj.weight");
+        let files = ["a", "b"].map(|name| folder.path().join(format!("{name}.safetensors")));
+        let other = ("other".to_owned(), half.clone());
+        let first = HashMap::from([other.clone(), (name(1), weight.clone())]);
+        candle_core::safetensors::save(&first, &files[0]).expect("writes");
+        let second = HashMap::from([(name(0), half), other]);
+        candle_core::safetensors::save(&second, &files[1]).expect("writes");
+        let read = read_safetensors(&files, 2).expect("both are there");
+        for read in read {
+            let dense = read.dense().and_then(|t| t.to_vec2::<f32>());
+            assert_eq!(dense.expect("dense"), [[0.5, -1.0], [2.0, 0.25]]);
+        }
+        let error = read_safetensors(&files, 3).expect_err("there are two");
+        assert!(error.contains(&name(2)), "{error}");
     }
 
     /// Against the definition, in 64 bits.

@@ -2,11 +2,11 @@
 use std::{
     collections::BTreeSet,
     fs::{self, File},
-    io::Read,
+    io::{Read, Seek, SeekFrom},
     path::{Path, PathBuf},
 };
 
-use candle_core::quantized::gguf_file;
+use candle_core::{DType, Device, Tensor, quantized::gguf_file};
 use mistralrs_core::{
     AdapterPaths, GGUFLoaderBuilder, GGUFSpecificConfig, Loader, LocalModelPaths, ModelPaths,
     NormalLoaderBuilder, NormalSpecificConfig,
@@ -45,7 +45,7 @@ impl ModelFiles {
         let (weights, context) = if path.is_dir() {
             let weights = weights(path)?;
             for file in &weights {
-                check_safetensors(file)?;
+                Safetensors::open(file)?;
             }
             (weights, read_config(path)?)
         } else {
@@ -145,47 +145,101 @@ fn weights(folder: &Path) -> Result<Vec<PathBuf>, StartError> {
     Ok(found)
 }
 
-/// Checks that a safetensors file holds all bytes that its header names.
-fn check_safetensors(path: &Path) -> Result<(), StartError> {
-    let damaged = |reason: &str| {
-        refuse(
-            path,
-            format!("not a safetensors file, or a damaged one ({reason})"),
-        )
-    };
-    let mut file = File::open(path).map_err(|e| refuse(path, e.to_string()))?;
-    let length = file
-        .metadata()
-        .map_err(|e| refuse(path, e.to_string()))?
-        .len();
-    let mut size = [0; 8];
-    file.read_exact(&mut size)
-        .map_err(|_| damaged("no header"))?;
-    let size = u64::from_le_bytes(size);
-    if size > length.saturating_sub(8) {
-        return Err(damaged("its header is longer than the file"));
-    }
-    let mut header = Vec::new();
-    file.take(size)
-        .read_to_end(&mut header)
-        .map_err(|e| refuse(path, e.to_string()))?;
-    let header: Map<String, Value> =
-        serde_json::from_slice(&header).map_err(|_| damaged("its header is no JSON object"))?;
-    for (name, tensor) in header {
-        let Some(end) = tensor.pointer("/data_offsets/1").and_then(Value::as_u64) else {
-            continue; // metadata
-        };
-        let end = end.saturating_add(8 + size);
-        if end > length {
-            return Err(refuse(
+/// A safetensors file whose header names no byte beyond its end.
+#[derive(Debug)]
+pub(crate) struct Safetensors {
+    file: File,
+    header: Map<String, Value>,
+    /// Where the tensors begin.
+    first: u64,
+}
+
+impl Safetensors {
+    /// Reads the header only.
+    pub(crate) fn open(path: &Path) -> Result<Self, StartError> {
+        let damaged = |reason: &str| {
+            refuse(
                 path,
-                format!(
-                    "truncated: the tensor `{name}` ends at byte {end}, but the file has {length} bytes"
-                ),
-            ));
+                format!("not a safetensors file, or a damaged one ({reason})"),
+            )
+        };
+        let mut file = File::open(path).map_err(|e| refuse(path, e.to_string()))?;
+        let length = file
+            .metadata()
+            .map_err(|e| refuse(path, e.to_string()))?
+            .len();
+        let mut size = [0; 8];
+        file.read_exact(&mut size)
+            .map_err(|_| damaged("no header"))?;
+        let size = u64::from_le_bytes(size);
+        if size > length.saturating_sub(8) {
+            return Err(damaged("its header is longer than the file"));
         }
+        let mut header = Vec::new();
+        (&file)
+            .take(size)
+            .read_to_end(&mut header)
+            .map_err(|e| refuse(path, e.to_string()))?;
+        let header: Map<String, Value> =
+            serde_json::from_slice(&header).map_err(|_| damaged("its header is no JSON object"))?;
+        let first = 8 + size;
+        for (name, tensor) in &header {
+            let Some(end) = tensor.pointer("/data_offsets/1").and_then(Value::as_u64) else {
+                continue; // metadata
+            };
+            let end = end.saturating_add(first);
+            if end > length {
+                return Err(refuse(
+                    path,
+                    format!(
+                        "truncated: the tensor `{name}` ends at byte {end}, but the file has {length} bytes"
+                    ),
+                ));
+            }
+        }
+        Ok(Self {
+            file,
+            header,
+            first,
+        })
     }
-    Ok(())
+
+    /// One tensor, without reading the others; `None` where the header does not describe it.
+    ///
+    /// # Errors
+    ///
+    /// What the disk or candle says.
+    pub(crate) fn tensor(&mut self, name: &str) -> candle_core::Result<Option<Tensor>> {
+        let tensor = self.header.get(name);
+        let field = |pointer: &str| tensor.and_then(|tensor| tensor.pointer(pointer));
+        let number = |value: &Value| value.as_u64();
+        let numbers =
+            |value: &Value| -> Option<Vec<u64>> { value.as_array()?.iter().map(number).collect() };
+        let (Some(dtype), Some(shape), Some(range)) = (
+            field("/dtype").and_then(Value::as_str),
+            field("/shape").and_then(numbers),
+            field("/data_offsets").and_then(numbers),
+        ) else {
+            return Ok(None);
+        };
+        let &[start, end] = range.as_slice() else {
+            return Ok(None);
+        };
+        let dtype = match dtype {
+            "F32" => DType::F32,
+            "F16" => DType::F16,
+            "BF16" => DType::BF16,
+            _ => return Ok(None),
+        };
+        let shape: Option<Vec<usize>> = shape.iter().map(|&d| usize::try_from(d).ok()).collect();
+        let Some(shape) = shape else { return Ok(None) };
+        let mut bytes = Vec::new();
+        self.file.seek(SeekFrom::Start(self.first + start))?;
+        (&self.file)
+            .take(end.saturating_sub(start))
+            .read_to_end(&mut bytes)?;
+        Tensor::from_raw_buffer(&bytes, dtype, &shape, &Device::Cpu).map(Some)
+    }
 }
 
 /// The context length of a folder's model.
