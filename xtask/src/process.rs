@@ -78,6 +78,42 @@ pub(crate) fn refusal(command: &mut Command) -> Result<(Option<i32>, String)> {
     Ok((output.status.code(), said))
 }
 
+/// Runs until it has said all of `wanted` on stderr, then ends it with all that it started; returns what it said. For a program that
+/// goes on for minutes after it has said what is wrong.
+pub(crate) fn said_until(command: &mut Command, wanted: &[&str]) -> Result<String> {
+    #[cfg(unix)]
+    std::os::unix::process::CommandExt::process_group(command, 0);
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| cannot_start(command))?;
+    let mut said = String::new();
+    if let Some(stderr) = child.stderr.take() {
+        let mut lines = BufReader::new(stderr);
+        while !wanted.iter().all(|part| said.contains(part)) {
+            if lines.read_line(&mut said)? == 0 {
+                bail!(
+                    "`{}` ended with {} and did not say all of {wanted:?}:\n{}",
+                    written(command),
+                    child.wait()?,
+                    said.trim_end()
+                );
+            }
+        }
+    }
+    if cfg!(unix) {
+        // Its process group has its own number.
+        let group = format!("-{}", child.id());
+        run(Command::new("kill").args(["-TERM", "--", &group]))?;
+    } else {
+        child.kill()?;
+    }
+    child.wait()?;
+    Ok(said)
+}
+
 fn ended(command: &mut Command) -> Result<Output> {
     command
         .stdin(Stdio::null())

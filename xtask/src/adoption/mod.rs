@@ -172,19 +172,20 @@ impl Adoption<'_> {
     /// With the dependency and without the replacement of the engine, cargo stops and says what to do.
     ///
     /// Done last, and with the same crates: all that lies below the engine is compiled by now, so that cargo comes to the guard at
-    /// once, as it would in an app that was built before.
+    /// once, as it would in an app that was built before. It would then wait for the engine, which it compiles beside the guard.
     fn forgotten(&self, entries: &[vendor::Entry]) -> Result<()> {
         let mut app = App::copy(self.workspace, &self.scratch.join("forgotten"))?;
         app.paste(entries)?;
         self.join(&mut app)?;
         let started = Instant::now();
         // With a single job the guard could wait behind the engine. All that is needed has been downloaded by now.
-        refused(
+        let said = process::said_until(
             self.build(&app).args(["--jobs", "2", "--offline"]),
             &[GUARD, "cargo xtask vendor --into", "[patch.crates-io]"],
         )?;
+        show_refusal(&said, GUARD);
         println!(
-            "adoption: without [patch.crates-io] cargo stops after {:.1} s",
+            "adoption: without [patch.crates-io] cargo says so after {:.1} s",
             started.elapsed().as_secs_f64()
         );
         Ok(())
@@ -201,9 +202,14 @@ fn refused(command: &mut Command, wanted: &[&str]) -> Result<()> {
             said.trim_end()
         )
     })?;
-    let words = said.lines().find(|line| line.contains(wanted[0]));
-    println!("adoption: refused: {}", words.unwrap_or_default().trim());
+    show_refusal(&said, wanted[0]);
     Ok(())
+}
+
+/// Prints the line that holds the refusal.
+fn show_refusal(said: &str, word: &str) {
+    let words = said.lines().find(|line| line.contains(word));
+    println!("adoption: refused: {}", words.unwrap_or_default().trim());
 }
 
 /// An app that fails ends with 1 and cargo with 101, as a panic does.
