@@ -5,13 +5,13 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use attention_kernels::{
-    AttendArgs, HeadSlots, KvDtype, PromptArgs, attend_into, attend_observed_into,
+    AttendArgs, HeadSlots, KvDtype, PromptArgs, Workspace, attend_into, attend_observed_into,
     observe_accumulated, observe_window,
 };
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, criterion_group, criterion_main};
 use kv_core::{Pool, Reduce, Reduction};
-use layer::{GROUP, HEAD_DIM, HEADS, numbers, store};
+use layer::{GROUP, HEAD_DIM, HEADS, Order, numbers, store};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
@@ -46,7 +46,7 @@ fn prompt(measurements: &mut BenchmarkGroup<'_, WallTime>, rng: &mut ChaCha8Rng)
 
 fn step(measurements: &mut BenchmarkGroup<'_, WallTime>, rng: &mut ChaCha8Rng) {
     for dtype in [KvDtype::F32, KvDtype::F16] {
-        let (store, tables) = store(dtype, TOKENS, rng);
+        let (store, tables) = store(dtype, TOKENS, Order::Paged, rng);
         let heads: Vec<HeadSlots<'_>> = tables
             .iter()
             .map(|pages| HeadSlots { pages, len: TOKENS })
@@ -60,13 +60,28 @@ fn step(measurements: &mut BenchmarkGroup<'_, WallTime>, rng: &mut ChaCha8Rng) {
             softcap: None,
         };
         let (mut out, mut rows) = (vec![0.0; queries.len()], vec![0.0; HEADS * TOKENS]);
+        let mut workspace = Workspace::default();
         measurements.bench_function(format!("step, {dtype}, T={TOKENS}, unwatched"), |bencher| {
-            bencher.iter(|| attend_into(black_box(&store), black_box(&args), &mut out));
+            bencher.iter(|| {
+                attend_into(
+                    black_box(&store),
+                    black_box(&args),
+                    &mut workspace,
+                    &mut out,
+                )
+            });
         });
         measurements.bench_function(format!("step, {dtype}, T={TOKENS}, watched"), |bencher| {
             bencher.iter(|| {
                 let (store, args) = (black_box(&store), black_box(&args));
-                attend_observed_into(store, args, Reduce::Sum, &mut out, &mut rows)
+                attend_observed_into(
+                    store,
+                    args,
+                    Reduce::Sum,
+                    &mut workspace,
+                    &mut out,
+                    &mut rows,
+                )
             });
         });
     }

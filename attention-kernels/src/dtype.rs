@@ -32,6 +32,22 @@ impl KvDtype {
     }
 }
 
+/// A text that is the name of no [`KvDtype`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` must be f16, bf16 or f32")]
+pub struct UnknownDtype(pub String);
+
+impl std::str::FromStr for KvDtype {
+    type Err = UnknownDtype;
+
+    fn from_str(name: &str) -> Result<Self, UnknownDtype> {
+        [Self::F32, Self::F16, Self::Bf16]
+            .into_iter()
+            .find(|dtype| dtype.to_string() == name)
+            .ok_or_else(|| UnknownDtype(name.into()))
+    }
+}
+
 impl fmt::Display for KvDtype {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
@@ -43,10 +59,36 @@ impl fmt::Display for KvDtype {
 }
 
 mod sealed {
-    pub trait Sealed {}
-    impl Sealed for f32 {}
-    impl Sealed for half::f16 {}
-    impl Sealed for half::bf16 {}
+    use half::{bf16, f16};
+
+    use crate::simd::{LANES, Simd};
+
+    /// What the kernels' inner loops need of an element.
+    pub trait Sealed: Copy {
+        /// Sixteen of them as `f32`.
+        fn load<S: Simd>(simd: S, from: &[Self; LANES]) -> S::Lanes;
+    }
+
+    impl Sealed for f32 {
+        #[inline(always)]
+        fn load<S: Simd>(simd: S, from: &[Self; LANES]) -> S::Lanes {
+            simd.load(from)
+        }
+    }
+
+    /// The bits, which the slice of bits is anyway.
+    macro_rules! half {
+        ($type:ty, $load:ident) => {
+            impl Sealed for $type {
+                #[inline(always)]
+                fn load<S: Simd>(simd: S, from: &[Self; LANES]) -> S::Lanes {
+                    simd.$load(&from.map(<$type>::to_bits))
+                }
+            }
+        };
+    }
+    half!(f16, load_f16);
+    half!(bf16, load_bf16);
 }
 
 /// A Rust type that is the element of a [`KvDtype`]. Sealed: the set of types is this crate's.
@@ -134,6 +176,10 @@ mod tests {
     fn names_and_sizes() {
         assert_eq!(format!("{} {:>4}", KvDtype::F32, KvDtype::F16), "f32  f16");
         assert_eq!(KvDtype::Bf16.to_string(), "bf16");
+        for dtype in [KvDtype::F32, KvDtype::F16, KvDtype::Bf16] {
+            assert_eq!(dtype.to_string().parse(), Ok(dtype));
+        }
+        assert_eq!("q8".parse::<KvDtype>(), Err(UnknownDtype("q8".into())));
         assert_eq!(KvDtype::F32.size_in_bytes(), 4);
         assert_eq!(KvDtype::F16.size_in_bytes(), 2);
         assert_eq!(KvDtype::Bf16.size_in_bytes(), 2);

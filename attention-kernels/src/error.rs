@@ -224,6 +224,22 @@ pub enum KernelError {
         window: usize,
     },
 
+    /// Not one sight per KV head.
+    #[error("{sights} sights for {heads} KV heads")]
+    SightsLength {
+        /// Sights passed.
+        sights: usize,
+        /// `H`.
+        heads: usize,
+    },
+
+    /// Attention is observed of a head whose queries do not see all tokens before them.
+    #[error("head {head} streams: what its queries would see of all tokens is not known")]
+    SightObserved {
+        /// KV head.
+        head: usize,
+    },
+
     /// A pool that has no middle.
     #[error("a pool must be of odd width, 1 at least, got {width}")]
     PoolWidthOutOfRange {

@@ -137,6 +137,7 @@ impl PageLayout {
     }
 
     /// Where the keys of `rows` tokens from `offset` of `page` on lie: `rows * D` elements, row-major.
+    #[inline(always)]
     pub(crate) fn key_rows(&self, page: u32, offset: usize, rows: usize) -> Range<usize> {
         assert!(
             offset + rows <= self.block,
@@ -149,6 +150,7 @@ impl PageLayout {
     }
 
     /// Where the values of `rows` tokens from `offset` of `page` on lie: `rows * D` elements, row-major.
+    #[inline(always)]
     pub(crate) fn value_rows(&self, page: u32, offset: usize, rows: usize) -> Range<usize> {
         let keys = self.key_rows(page, offset, rows);
         let keys_per_page = self.block * self.head_dim;

@@ -18,6 +18,7 @@
 //! | [`write()`] | rows of K and V into slots |
 //! | [`attend()`], [`attend_into`] | decode attention of `S * H` heads, each over a table and a length of its own |
 //! | [`attend_observed`], [`attend_observed_into`] | decode attention, and the attention row of the step for each of its heads |
+//! | [`attend_prompt`] | attention of all queries of a prompt, and on the way what the two below observe |
 //! | [`observe_window`] | attention of the last prompt queries, reduced to `[H, T]` |
 //! | [`observe_accumulated`] | attention of all prompt queries, reduced to `[H, T]` |
 //! | [`key_norms`] | Euclidean norms of keys, negated: `[H, T]` |
@@ -58,28 +59,32 @@
 //! ```
 
 pub mod attend;
+pub mod bandwidth;
 pub mod cuda;
 pub mod dtype;
 pub mod error;
 pub mod layout;
 pub mod observe;
 pub mod oracle;
+pub mod prompt;
 pub mod shift;
+pub mod simd;
 pub mod store;
 pub mod write;
 
-mod lanes;
 mod scoring;
 
 pub use attend::{
-    AttendArgs, HeadSlots, Observed, attend, attend_into, attend_observed, attend_observed_into,
+    AttendArgs, HeadSlots, Observed, Workspace, attend, attend_into, attend_observed,
+    attend_observed_into,
 };
-pub use dtype::{Element, KvDtype};
+pub use bandwidth::read_bandwidth;
+pub use dtype::{Element, KvDtype, UnknownDtype};
 pub use error::KernelError;
 pub use layout::PageLayout;
-pub use observe::{
-    KeyNormsArgs, PromptArgs, key_norms, observe, observe_accumulated, observe_window,
-};
+pub use observe::{KeyNormsArgs, key_norms, observe, observe_accumulated, observe_window};
+pub use prompt::{AttendPromptArgs, PromptArgs, attend_prompt};
 pub use shift::{RopeStyle, RowShift, ShiftArgs, shift};
+pub use simd::{SimdLevel, simd_level};
 pub use store::PageStore;
 pub use write::{CopyRow, RowWrite, WriteArgs, copy_rows, write};

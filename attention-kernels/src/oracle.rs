@@ -4,9 +4,11 @@
 //! backend calls them.
 
 mod observe;
+mod prompt;
 mod shift;
 
 pub use observe::{attention_row, key_norm, observe_accumulated, observe_window};
+pub use prompt::attend_prompt;
 pub use shift::shift;
 
 /// Attention of one query over the `T` tokens of one head, in `f64`.

@@ -1,6 +1,7 @@
 //! From dot products to scores, for every op that attends.
 
 use crate::KernelError;
+use crate::simd::{Simd, scale};
 
 /// How a dot product becomes a score.
 #[derive(Clone, Copy, Debug)]
@@ -23,10 +24,9 @@ impl Scoring {
         Ok(())
     }
 
-    pub(crate) fn apply(self, dots: &mut [f32]) {
-        for dot in &mut *dots {
-            *dot *= self.scale;
-        }
+    #[inline(always)]
+    pub(crate) fn apply<S: Simd>(self, simd: S, dots: &mut [f32]) {
+        scale(simd, dots, self.scale);
         if let Some(cap) = self.softcap {
             for score in dots {
                 *score = cap * (*score / cap).tanh();

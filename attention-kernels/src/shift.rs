@@ -12,7 +12,7 @@ use std::collections::HashSet;
 
 use half::{bf16, f16};
 
-use crate::store::Memory;
+use crate::store::MemoryMut;
 use crate::{Element, KernelError, PageLayout, PageStore};
 
 /// What [`shift()`] turns, and how far.
@@ -98,9 +98,9 @@ pub fn shift(store: &mut PageStore, args: &ShiftArgs<'_>) -> Result<(), KernelEr
     args.check(store.layout(), store.pages())?;
     let layout = store.layout();
     match store.memory_mut() {
-        Memory::F32(memory) => turn_rows::<f32>(memory, layout, args),
-        Memory::F16(memory) => turn_rows::<f16>(memory, layout, args),
-        Memory::Bf16(memory) => turn_rows::<bf16>(memory, layout, args),
+        MemoryMut::F32(memory) => turn_rows::<f32>(memory, layout, args),
+        MemoryMut::F16(memory) => turn_rows::<f16>(memory, layout, args),
+        MemoryMut::Bf16(memory) => turn_rows::<bf16>(memory, layout, args),
     }
     Ok(())
 }

@@ -4,11 +4,12 @@
 //! zeroed by the system when they are first touched, so pages that were never written cost address space and no memory.
 
 use std::fmt;
-use std::hint::black_box;
 use std::ops::Range;
 
-use half::vec::HalfBitsVecExt;
+use bytemuck::{cast_slice, cast_slice_mut};
+use half::slice::HalfBitsSliceExt;
 use half::{bf16, f16};
+use memmap2::MmapMut;
 
 use crate::layout::check_page;
 use crate::{Element, KernelError, KvDtype, PageLayout};
@@ -25,15 +26,23 @@ use crate::{Element, KernelError, KvDtype, PageLayout};
 /// ```
 pub struct PageStore {
     layout: PageLayout,
+    dtype: KvDtype,
     pages: usize,
-    memory: Memory,
+    memory: MmapMut,
 }
 
 /// The elements of a store, `pages * 2 * B * D`, in the order that [`PageLayout`] defines.
-pub(crate) enum Memory {
-    F32(Vec<f32>),
-    F16(Vec<f16>),
-    Bf16(Vec<bf16>),
+pub(crate) enum Memory<'a> {
+    F32(&'a [f32]),
+    F16(&'a [f16]),
+    Bf16(&'a [bf16]),
+}
+
+/// As [`Memory`], to write.
+pub(crate) enum MemoryMut<'a> {
+    F32(&'a mut [f32]),
+    F16(&'a mut [f16]),
+    Bf16(&'a mut [bf16]),
 }
 
 impl PageStore {
@@ -54,30 +63,16 @@ impl PageStore {
             (Ok(_), Some(bytes)) if isize::try_from(bytes).is_ok() => bytes,
             _ => return Err(too_large),
         };
-        // `vec!` of zeros is the safe way to memory that is committed on first touch, but it aborts where there is none. So ask
-        // first, in a way that can be refused, and give the untouched memory straight back.
-        let mut probe = Vec::<u8>::new();
-        let refused = probe.try_reserve_exact(bytes).is_err();
-        // An allocation that nobody looks at may be optimised away, and then it cannot be refused.
-        black_box(&probe);
-        drop(probe);
-        if refused {
-            return Err(KernelError::OutOfMemory {
-                bytes,
-                pages,
-                dtype,
-            });
-        }
-        let elements = bytes / dtype.size_in_bytes();
-        let memory = match dtype {
-            KvDtype::F32 => Memory::F32(vec![0.0; elements]),
-            // `vec![f16::ZERO; n]` would write every element: only for the language's own numbers does `vec!` know that zero
-            // can be left to the allocator.
-            KvDtype::F16 => Memory::F16(vec![0_u16; elements].reinterpret_into()),
-            KvDtype::Bf16 => Memory::Bf16(vec![0_u16; elements].reinterpret_into()),
-        };
+        // Nothing of no length can be mapped.
+        let memory = MmapMut::map_anon(bytes.max(1)).map_err(|_| KernelError::OutOfMemory {
+            bytes,
+            pages,
+            dtype,
+        })?;
+        ask_for_huge_pages(&memory);
         Ok(Self {
             layout,
+            dtype,
             pages,
             memory,
         })
@@ -92,11 +87,7 @@ impl PageStore {
     /// Element type of every page.
     #[must_use]
     pub const fn dtype(&self) -> KvDtype {
-        match self.memory {
-            Memory::F32(_) => KvDtype::F32,
-            Memory::F16(_) => KvDtype::F16,
-            Memory::Bf16(_) => KvDtype::Bf16,
-        }
+        self.dtype
     }
 
     /// Pages in the store. Valid page numbers are below it.
@@ -146,13 +137,26 @@ impl PageStore {
     }
 
     /// The elements, for an op to choose its instance by.
-    pub(crate) const fn memory(&self) -> &Memory {
-        &self.memory
+    pub(crate) fn memory(&self) -> Memory<'_> {
+        let bytes = &self.memory[..self.bytes()];
+        match self.dtype {
+            KvDtype::F32 => Memory::F32(cast_slice(bytes)),
+            KvDtype::F16 => Memory::F16(cast_slice::<u8, u16>(bytes).reinterpret_cast()),
+            KvDtype::Bf16 => Memory::Bf16(cast_slice::<u8, u16>(bytes).reinterpret_cast()),
+        }
     }
 
     /// As [`Self::memory`], for ops that write.
-    pub(crate) const fn memory_mut(&mut self) -> &mut Memory {
-        &mut self.memory
+    pub(crate) fn memory_mut(&mut self) -> MemoryMut<'_> {
+        let used = self.bytes();
+        let bytes = &mut self.memory[..used];
+        match self.dtype {
+            KvDtype::F32 => MemoryMut::F32(cast_slice_mut(bytes)),
+            KvDtype::F16 => MemoryMut::F16(cast_slice_mut::<u8, u16>(bytes).reinterpret_cast_mut()),
+            KvDtype::Bf16 => {
+                MemoryMut::Bf16(cast_slice_mut::<u8, u16>(bytes).reinterpret_cast_mut())
+            }
+        }
     }
 
     /// Refuses a (page, offset) pair of entry `index` that the store does not have.
@@ -180,13 +184,22 @@ impl PageStore {
 
     fn read(&self, row: Range<usize>) -> Vec<f32> {
         let mut values = vec![0.0; row.len()];
-        match &self.memory {
+        match self.memory() {
             Memory::F32(memory) => f32::widen(&memory[row], &mut values),
             Memory::F16(memory) => f16::widen(&memory[row], &mut values),
             Memory::Bf16(memory) => bf16::widen(&memory[row], &mut values),
         }
         values
     }
+}
+
+/// Asks the system for pages of 2 MiB instead of 4 KiB: a head's pages are scattered, and each would take an entry of the
+/// address tables for itself. It may say no.
+fn ask_for_huge_pages(memory: &MmapMut) {
+    #[cfg(target_os = "linux")]
+    let _ = memory.advise(memmap2::Advice::HugePage);
+    #[cfg(not(target_os = "linux"))]
+    let _ = memory;
 }
 
 /// Says what the store is, not what it holds.

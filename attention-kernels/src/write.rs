@@ -5,7 +5,7 @@
 use half::{bf16, f16};
 use kv_core::Address;
 
-use crate::store::Memory;
+use crate::store::MemoryMut;
 use crate::{Element, KernelError, PageLayout, PageStore};
 
 /// What [`write()`] writes, and where.
@@ -88,9 +88,9 @@ pub fn write(store: &mut PageStore, args: &WriteArgs<'_>) -> Result<(), KernelEr
     check(store, args)?;
     let layout = store.layout();
     match store.memory_mut() {
-        Memory::F32(memory) => write_rows::<f32>(memory, layout, args),
-        Memory::F16(memory) => write_rows::<f16>(memory, layout, args),
-        Memory::Bf16(memory) => write_rows::<bf16>(memory, layout, args),
+        MemoryMut::F32(memory) => write_rows::<f32>(memory, layout, args),
+        MemoryMut::F16(memory) => write_rows::<f16>(memory, layout, args),
+        MemoryMut::Bf16(memory) => write_rows::<bf16>(memory, layout, args),
     }
     Ok(())
 }
@@ -118,9 +118,9 @@ pub fn copy_rows(store: &mut PageStore, rows: &[CopyRow]) -> Result<(), KernelEr
     }
     let layout = store.layout();
     match store.memory_mut() {
-        Memory::F32(memory) => move_rows(memory, layout, rows),
-        Memory::F16(memory) => move_rows(memory, layout, rows),
-        Memory::Bf16(memory) => move_rows(memory, layout, rows),
+        MemoryMut::F32(memory) => move_rows(memory, layout, rows),
+        MemoryMut::F16(memory) => move_rows(memory, layout, rows),
+        MemoryMut::Bf16(memory) => move_rows(memory, layout, rows),
     }
     Ok(())
 }

@@ -108,7 +108,8 @@ impl<B: Builder> WithKvPolicy<B> {
         self
     }
 
-    /// Sets the size of the pool; by default there is room for 8,192 tokens in every head.
+    /// Sets the size of the pool; by default there is room for 8,192 tokens in every head. A size in MiB counts tokens in the type of the
+    /// activations: where the cache's is half as wide, half of it is used.
     pub const fn pool(mut self, size: PoolSize) -> Self {
         self.pool = Some(size);
         self
@@ -130,6 +131,8 @@ impl<B: Builder> WithKvPolicy<B> {
         let pool = PoolArgs {
             size: self.pool,
             block_size: self.block_size,
+            // The builder does not say what type its activations have.
+            tokens_per_counted: 1,
         };
         let paged = pool.config(usize::MAX)?;
         let runtime = Runtime::new(self.cache);

@@ -1,6 +1,7 @@
 //! What a user says about the cache.
 use std::{fs, path::Path, sync::Arc};
 
+use attention_kernels::KvDtype;
 use kv_core::{Budget, PolicyConfig, Registry};
 use serde_json::{Map, Value};
 
@@ -14,6 +15,7 @@ pub struct CacheConfig {
     pub(crate) budget: Budget,
     pub(crate) pin_prefix: u32,
     pub(crate) prompt_tail: usize,
+    pub(crate) dtype: Option<KvDtype>,
     pub(crate) registry: Arc<Registry>,
 }
 
@@ -29,6 +31,8 @@ struct PolicyFile {
     #[serde(default)]
     prompt_tail: usize,
     #[serde(default)]
+    cache_dtype: Option<String>,
+    #[serde(default)]
     settings: Map<String, Value>,
 }
 
@@ -42,6 +46,7 @@ impl CacheConfig {
             budget: Budget::Full,
             pin_prefix: 0,
             prompt_tail: 0,
+            dtype: None,
             registry: Arc::new(policies()),
         }
     }
@@ -85,6 +90,7 @@ impl CacheConfig {
     /// budget = "25%"
     /// pin_prefix = 16
     /// prompt_tail = 0
+    /// cache_dtype = "f16"
     /// [settings]
     /// sinks = 8
     /// ```
@@ -103,6 +109,10 @@ impl CacheConfig {
         config.budget = read.budget.unwrap_or_default();
         config.fields = read.settings;
         config.prompt_tail = read.prompt_tail;
+        let dtype = read.cache_dtype.map(|name| name.parse::<KvDtype>());
+        config.dtype = dtype
+            .transpose()
+            .map_err(|e| file(format!("cache_dtype: {e}")))?;
         Ok(config.pin_prefix(read.pin_prefix))
     }
 
@@ -126,6 +136,15 @@ impl CacheConfig {
     #[must_use]
     pub fn prompt_tail(mut self, tokens: usize) -> Self {
         self.prompt_tail = tokens;
+        self
+    }
+
+    /// How keys and values are stored. Without it: on a CPU half precision, or bfloat16 where the activations are that, since a decode
+    /// step takes as long as reading them does; on a device as the engine would. Attention is worked out in single precision in
+    /// any case.
+    #[must_use]
+    pub const fn cache_dtype(mut self, dtype: KvDtype) -> Self {
+        self.dtype = Some(dtype);
         self
     }
 

@@ -28,7 +28,7 @@ pub struct EngineConfig {
     pub block_size: usize,
     /// Where the model runs, and with it the cache.
     pub device: Device,
-    /// Type of activations and cache.
+    /// Type of activations; [`CacheConfig::cache_dtype`] is the cache's.
     pub dtype: ModelDType,
     /// Most sequences that run at once.
     pub max_seqs: usize,
@@ -81,6 +81,7 @@ impl EngineConfig {
         let pool = PoolArgs {
             size: self.pool,
             block_size: self.block_size,
+            tokens_per_counted: self.tokens_per_counted(),
         };
         let paged = pool.config(files.context)?;
         let (pipeline, max_positions, scheduler) =
@@ -98,6 +99,20 @@ impl EngineConfig {
             runtime,
             max_positions,
         })
+    }
+
+    /// The engine sizes a pool by the bytes of its activations; the cache may take less.
+    fn tokens_per_counted(&self) -> usize {
+        let counted = match self.dtype {
+            ModelDType::F32 => 4,
+            _ => 2,
+        };
+        let stored = match self.cache.as_ref().and_then(|cache| cache.dtype) {
+            Some(dtype) => dtype.size_in_bytes(),
+            None if self.device.is_cpu() => 2,
+            None => counted,
+        };
+        (counted / stored).max(1)
     }
 
     fn check(&self) -> Result<(), StartError> {

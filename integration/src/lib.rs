@@ -36,6 +36,7 @@ mod runtime;
 mod warm_up;
 
 #[cfg(feature = "builders")]
+pub use attention_kernels::KvDtype;
 pub use builders::{Builder, KvModel, KvPolicyExt, WithKvPolicy};
 pub use compare::{Comparison, Trace, compare};
 pub use config::CacheConfig;
@@ -47,7 +48,9 @@ pub use place::device;
 pub use pool::PoolSize;
 pub use registry::{policies, policy};
 pub use report::Report;
-pub use runtime::{KernelCalls, RequestCache, RequestTerms, Runtime, Stats, TensorDevice};
+pub use runtime::{
+    KernelCalls, RequestCache, RequestTerms, Runtime, Stats, TensorDevice, TimeSpent,
+};
 
 const _: () = assert!(
     mistralrs_core::KV_HOOK_ABI == kv_hook::ABI,

@@ -24,6 +24,8 @@ pub enum PoolSize {
 pub(crate) struct PoolArgs {
     pub(crate) size: Option<PoolSize>,
     pub(crate) block_size: usize,
+    /// How many tokens are stored in the bytes that the engine counts for one, which are those of its activations.
+    pub(crate) tokens_per_counted: usize,
 }
 
 impl PoolArgs {
@@ -51,7 +53,9 @@ impl PoolArgs {
         self.check()?;
         let memory = match self.size {
             Some(PoolSize::ContextLen(tokens)) => MemoryGpuConfig::ContextSize(tokens),
-            Some(PoolSize::MemoryMb(mb)) => MemoryGpuConfig::MbAmount(mb),
+            Some(PoolSize::MemoryMb(mb)) => {
+                MemoryGpuConfig::MbAmount(mb.saturating_mul(self.tokens_per_counted))
+            }
             None => MemoryGpuConfig::ContextSize(context.min(DEFAULT_CONTEXT)),
         };
         PagedAttentionConfig::new(Some(self.block_size), memory, PagedCacheType::Auto)

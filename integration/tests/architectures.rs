@@ -2,7 +2,7 @@
 mod common;
 
 use common::{compressed, distance, engine, holds_less, record, seed, start, tiny_folder};
-use mistralrs_kv::{CacheConfig, Prompt, policies};
+use mistralrs_kv::{CacheConfig, KvDtype, Prompt, policies};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -20,7 +20,8 @@ async fn the_paged_path_gives_the_eager_logits_and_tokens() {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     for folder in FOLDERS {
         let eager = start(engine(tiny_folder(folder), None)).await;
-        let keep_all = Some(CacheConfig::new("keep-all"));
+        // In the type of the activations, as the engine's own cache is.
+        let keep_all = Some(CacheConfig::new("keep-all").cache_dtype(KvDtype::F32));
         let paged = start(engine(tiny_folder(folder), keep_all)).await;
         for length in [1, 2, 31, 33, 200] {
             let prompt = bytes(&mut rng, length);

@@ -8,7 +8,7 @@ use mistralrs::{
     TextModelBuilder,
 };
 use mistralrs_kv::{
-    CacheConfig, KvModel, KvPolicyExt, PoolSize, Prompt, Request, StartError,
+    CacheConfig, KvDtype, KvModel, KvPolicyExt, PoolSize, Prompt, Request, StartError,
     policy::StreamingLlmConfig,
 };
 
@@ -67,11 +67,12 @@ async fn a_gguf_builder_runs_a_typed_policy_in_real_pages() {
 /// Two models of one process keep their own policies, and a third without one runs as the stock engine does.
 #[tokio::test(flavor = "multi_thread")]
 async fn models_of_one_process_do_not_mix() {
-    let roomy = folder("tiny-llama").with_kv_policy(CacheConfig::new("keep-all"));
+    let roomy =
+        folder("tiny-llama").with_kv_policy(CacheConfig::new("keep-all").cache_dtype(KvDtype::F32));
     let tight = folder("tiny-llama").with_kv_policy(streaming(24));
     let auto = ModelBuilder::new(tiny_folder("tiny-llama").display().to_string())
         .with_dtype(ModelDType::F32)
-        .with_kv_policy(CacheConfig::new("keep-all"))
+        .with_kv_policy(CacheConfig::new("keep-all").cache_dtype(KvDtype::F32))
         .pool(PoolSize::ContextLen(2048))
         .block_size(16);
     let (roomy, tight, auto, stock) = tokio::join!(

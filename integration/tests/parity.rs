@@ -8,14 +8,15 @@ mod common;
 
 use common::{PROMPTS, Weights, distance, engine, record, seed, smollm, start, tiny, top_two};
 use kv_core::Budget;
-use mistralrs_kv::{CacheConfig, Prompt, Request, policies};
+use mistralrs_kv::{CacheConfig, KvDtype, Prompt, Request, policies};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 const TOKENS: usize = 64;
 
 fn keep_all() -> Option<CacheConfig> {
-    Some(CacheConfig::new("keep-all"))
+    // In the type of the activations, as the engine's own cache is.
+    Some(CacheConfig::new("keep-all").cache_dtype(KvDtype::F32))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -35,7 +36,8 @@ async fn a_budget_that_holds_the_whole_text_changes_no_token_of_any_policy() {
             // Its size is its own business.
             "duo-attention" => CacheConfig::new(name).set("recent", 1024),
             _ => CacheConfig::new(name).budget(Budget::Tokens(1024)),
-        };
+        }
+        .cache_dtype(KvDtype::F32);
         let roomy = start(engine(smollm(Weights::Q8), Some(cache))).await;
         for (prompt, (expected, tokens)) in PROMPTS.into_iter().zip(&expected) {
             let (got, roomy_tokens) = record(&roomy, Prompt::chat(prompt), TOKENS, None).await;

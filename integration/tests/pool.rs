@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use common::{Weights, engine, record, smollm, start, tiny};
 use kv_core::Budget;
-use mistralrs_kv::{CacheConfig, Engine, EngineConfig, PoolSize, Prompt, Request, Stats};
+use mistralrs_kv::{CacheConfig, Engine, EngineConfig, KvDtype, PoolSize, Prompt, Request, Stats};
 use rand::{Rng, SeedableRng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
 
@@ -216,7 +216,10 @@ async fn a_full_pool_makes_requests_wait_and_a_hopeless_one_is_told_why() {
     // One MiB: 2,048 tokens in each of the four heads.
     let config = EngineConfig {
         pool: Some(PoolSize::MemoryMb(1)),
-        ..engine(model, Some(CacheConfig::new("keep-all")))
+        ..engine(
+            model,
+            Some(CacheConfig::new("keep-all").cache_dtype(KvDtype::F32)),
+        )
     };
     let engine = Arc::new(start(config).await);
     let pages = stats(&engine).pool.total;
@@ -257,7 +260,10 @@ async fn preempted_sequences_give_their_pages_back_and_finish() {
     tiny::write(&model, 13);
     let config = EngineConfig {
         pool: Some(PoolSize::MemoryMb(1)),
-        ..engine(model, Some(CacheConfig::new("keep-all")))
+        ..engine(
+            model,
+            Some(CacheConfig::new("keep-all").cache_dtype(KvDtype::F32)),
+        )
     };
     let engine = Arc::new(start(config).await);
     // Six prompts of 300 tokens fit 2,048, but not with 200 more tokens each.

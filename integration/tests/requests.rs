@@ -16,7 +16,8 @@ use kv_core::Budget;
 use kv_hook::KvRuntime;
 use mistralrs_core::Response;
 use mistralrs_kv::{
-    CacheConfig, Engine, EngineConfig, Finish, PoolSize, Prompt, Request, RequestCache, Stats,
+    CacheConfig, Engine, EngineConfig, Finish, KvDtype, PoolSize, Prompt, Request, RequestCache,
+    Stats,
 };
 use tokio::sync::mpsc::channel;
 
@@ -185,7 +186,10 @@ async fn small(folder: &tempfile::TempDir) -> Arc<Engine> {
     tiny::write(&model, 17);
     let config = EngineConfig {
         pool: Some(PoolSize::MemoryMb(1)),
-        ..engine(model, Some(CacheConfig::new("keep-all")))
+        ..engine(
+            model,
+            Some(CacheConfig::new("keep-all").cache_dtype(KvDtype::F32)),
+        )
     };
     Arc::new(start(config).await)
 }

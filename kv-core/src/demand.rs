@@ -31,13 +31,18 @@ impl Room {
     /// If it is made for another number of heads.
     #[must_use]
     pub fn holds(&self, lens: &[usize]) -> bool {
+        self.holds_each(lens.iter().copied())
+    }
+
+    /// As [`Room::holds`].
+    pub(crate) fn holds_each(&self, mut lens: impl ExactSizeIterator<Item = usize>) -> bool {
         match self {
-            Self::Each(tokens) => lens.iter().all(|len| len <= tokens),
+            Self::Each(tokens) => lens.all(|len| len <= *tokens),
             Self::Heads(tokens) => {
                 assert_eq!(tokens.len(), lens.len(), "one limit for each head");
-                lens.iter().zip(tokens).all(|(len, tokens)| len <= tokens)
+                lens.zip(tokens).all(|(len, tokens)| len <= *tokens)
             }
-            Self::Together(tokens) => lens.iter().sum::<usize>() <= *tokens,
+            Self::Together(tokens) => lens.sum::<usize>() <= *tokens,
         }
     }
 

@@ -1,5 +1,5 @@
 //! A policy's answer: what each head keeps, and how it grows from there.
-use crate::{LayerView, Position, Protected, select};
+use crate::{Cadence, LayerView, Needs, Position, Protected, select};
 
 /// What a head does with the tokens that come after the plan. The host applies it at every step by itself.
 ///
@@ -181,6 +181,21 @@ pub struct Kept {
     pub growth: Vec<Growth>,
     /// What was observed of the kept slots, `[H][T]`, if anything was: scores stay with their slots.
     pub scores: Option<Vec<Vec<f32>>>,
+}
+
+impl Kept {
+    /// Forgets scores that nobody reads once the prompt is planned: no head evicts by them, no later step adds to them, and no
+    /// later plan is made by them. Each takes 4 bytes for as long as its slot is held.
+    pub fn forget_idle_scores(&mut self, needs: &Needs) {
+        let evicts =
+            |growth: &Growth| matches!(growth, Growth::EvictLowest { .. } | Growth::Protect { .. });
+        let is_idle = needs.cadence == Cadence::LayerPrefill
+            && !needs.observation.watches_decode()
+            && !self.growth.iter().any(evicts);
+        if is_idle {
+            self.scores = None;
+        }
+    }
 }
 
 impl KeepPlan {
@@ -387,12 +402,14 @@ impl KeepPlan {
 }
 
 fn survivors(view: &LayerView<'_>, head: usize, mask: &[bool], pins: &Pins) -> Vec<u32> {
-    let newest = (0..mask.len()).max_by_key(|&slot| view.position(head, slot));
-    (0..mask.len())
-        .filter(|&slot| {
-            mask[slot] || Some(slot) == newest || pins.contains(view.position(head, slot))
+    let positions = view.positions(head);
+    let newest = positions.iter().max();
+    let slots = (0..).zip(mask.iter().zip(&*positions));
+    slots
+        .filter(|&(_, (&kept, position))| {
+            kept || Some(position) == newest || pins.contains(*position)
         })
-        .map(|slot| crate::Slot::new(slot).0)
+        .map(|(slot, _)| slot)
         .collect()
 }
 
@@ -404,10 +421,13 @@ impl Verb {
                 sinks,
                 recent,
             } => {
-                let order = view.by_age(*head);
-                let first_recent = order.len().saturating_sub(*recent);
-                for &slot in order.get(*sinks..first_recent).unwrap_or_default() {
-                    masks[*head][slot as usize] = false;
+                let (first, last) = (
+                    view.nth_oldest(*head, *sinks),
+                    view.nth_newest(*head, *recent),
+                );
+                for (entry, &position) in masks[*head].iter_mut().zip(&*view.positions(*head)) {
+                    *entry &= first.is_none_or(|first| position < first)
+                        || last.is_some_and(|last| position >= last);
                 }
             }
             Self::Top {
@@ -416,8 +436,10 @@ impl Verb {
                 recent,
             } => {
                 let all = view.scores(*head);
-                let mask = Candidates::of(view, *head, all, *recent).best(*count, view.len(*head));
-                intersect(&mut masks[*head], &mask);
+                intersect(
+                    &mut masks[*head],
+                    &best(view, *head, all, (*count, *recent)),
+                );
             }
             Self::TopBy {
                 head,
@@ -430,8 +452,10 @@ impl Verb {
                     view.len(*head),
                     "one score for each slot of head {head}"
                 );
-                let mask = Candidates::of(view, *head, scores, *recent);
-                intersect(&mut masks[*head], &mask.best(*count, view.len(*head)));
+                intersect(
+                    &mut masks[*head],
+                    &best(view, *head, scores, (*count, *recent)),
+                );
             }
             Self::TopAcrossHeads {
                 total,
@@ -465,50 +489,44 @@ fn intersect(mask: &mut [bool], other: &[bool]) {
     }
 }
 
-/// A head's tokens outside the window, oldest first, with their scores, and the window itself.
-struct Candidates {
-    slots: Vec<u32>,
-    scores: Vec<f32>,
-    window: Vec<u32>,
-}
-
-impl Candidates {
-    fn of(view: &LayerView<'_>, head: usize, all: &[f32], recent: usize) -> Self {
-        let mut slots = view.by_age(head);
-        let window = slots.split_off(slots.len().saturating_sub(recent));
-        let scores = slots.iter().map(|&slot| all[slot as usize]).collect();
-        Self {
-            slots,
-            scores,
-            window,
+/// A head's `recent` newest tokens, and the `count` best others by these scores, as a mask over its slots.
+fn best(
+    view: &LayerView<'_>,
+    head: usize,
+    scores: &[f32],
+    (count, recent): (usize, usize),
+) -> Vec<bool> {
+    let window = view.nth_newest(head, recent);
+    let key = |(&position, &score): (&Position, &f32)| {
+        if window.is_some_and(|first| position >= first) {
+            return 0; // before all others
         }
-    }
-
-    /// The window and the `count` best others, as a mask over `len` slots.
-    fn best(&self, count: usize, len: usize) -> Vec<bool> {
-        let mut mask = vec![false; len];
-        for &slot in &self.window {
-            mask[slot as usize] = true;
-        }
-        for index in select::top(&self.scores, count) {
-            mask[self.slots[index] as usize] = true;
-        }
-        mask
-    }
+        select::key(score, position)
+    };
+    let positions = view.positions(head);
+    let keys: Vec<u64> = positions.iter().zip(scores).map(key).collect();
+    select::smallest(&keys, count.saturating_add(recent.min(keys.len())))
 }
 
 fn across_heads(view: &LayerView<'_>, total: usize, floor: usize, recent: usize) -> Vec<Vec<bool>> {
-    let heads: Vec<Candidates> = (0..view.heads())
-        .map(|head| Candidates::of(view, head, view.scores(head), recent))
-        .collect();
-    let scores: Vec<&[f32]> = heads.iter().map(|head| head.scores.as_slice()).collect();
-    let windows: usize = heads.iter().map(|head| head.window.len()).sum();
+    let others = |head| {
+        let window = view.nth_newest(head, recent);
+        let positions = view.positions(head);
+        let slots = positions.iter().zip(view.scores(head));
+        let is_other = |position: &Position| window.is_none_or(|first| *position < first);
+        slots
+            .filter(|(position, _)| is_other(position))
+            .map(|(_, &score)| score)
+            .collect()
+    };
+    let heads: Vec<Vec<f32>> = (0..view.heads()).map(others).collect();
+    let scores: Vec<&[f32]> = heads.iter().map(Vec::as_slice).collect();
+    let windows: usize = (0..view.heads())
+        .map(|head| view.len(head).min(recent))
+        .sum();
     let counts = select::counts_across(&scores, total.saturating_sub(windows), floor);
-    heads
-        .iter()
-        .enumerate()
-        .map(|(index, head)| head.best(counts[index], view.len(index)))
-        .collect()
+    let mask = |(head, &count)| best(view, head, view.scores(head), (count, recent));
+    counts.iter().enumerate().map(mask).collect()
 }
 
 #[cfg(test)]

@@ -1,11 +1,13 @@
 //! All sequences of one engine: what each head holds, and what each sequence was promised.
+mod enter;
+mod note;
 mod shrink;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use crate::{
-    CacheError, Demand, Geometry, HeadTable, Kept, Needs, Observation, Page, PageId, PagePool,
-    Pins, Place, Position, Reservation, SeqId, Slot, Target, TokenClass, table::Hold,
+    CacheError, Demand, Geometry, HeadTable, Kept, PageId, PagePool, Pins, Position, Reservation,
+    SeqId, TokenClass,
 };
 
 pub use shrink::Move;
@@ -31,6 +33,8 @@ pub struct Sequence {
     prompt: usize,
     /// Tokens that any head has seen.
     seen: usize,
+    /// Pages of all heads: counted as they come and go, for there are many heads.
+    pages_held: usize,
     pages_peak: usize,
     overwrites: u64,
 }
@@ -38,8 +42,8 @@ pub struct Sequence {
 impl Sequence {
     /// Pages held by all heads.
     #[must_use]
-    pub fn pages_held(&self) -> usize {
-        self.heads.iter().map(|head| head.pages().len()).sum()
+    pub const fn pages_held(&self) -> usize {
+        self.pages_held
     }
 
     /// Pages promised and not taken.
@@ -123,8 +127,18 @@ pub struct SequenceReport {
 pub struct Ledger {
     geometry: Geometry,
     pool: PagePool,
-    sequences: HashMap<SeqId, Sequence>,
+    /// Few, and looked up for every layer of every step: no hash.
+    sequences: BTreeMap<SeqId, Sequence>,
     evicted: u64,
+    /// Kept from step to step, so that none allocates.
+    scratch: Scratch,
+}
+
+/// Memory that steps use one after the other; nothing in it lasts.
+#[derive(Debug, Default)]
+struct Scratch {
+    choices: Vec<enter::Choice>,
+    means: note::Means,
 }
 
 impl Ledger {
@@ -134,8 +148,9 @@ impl Ledger {
         Self {
             geometry,
             pool: PagePool::new(pages),
-            sequences: HashMap::new(),
+            sequences: BTreeMap::new(),
             evicted: 0,
+            scratch: Scratch::default(),
         }
     }
 
@@ -187,6 +202,20 @@ impl Ledger {
         Ok(&self.sequence(seq)?.heads[self.geometry.head_index(layer, head)])
     }
 
+    /// The heads of one layer of an open sequence, `[H]`: all with one look for the sequence.
+    ///
+    /// # Errors
+    ///
+    /// [`CacheError::UnknownSequence`].
+    ///
+    /// # Panics
+    ///
+    /// If the model has no such layer.
+    pub fn heads(&self, seq: SeqId, layer: usize) -> Result<&[HeadTable], CacheError> {
+        let first = self.geometry.head_index(layer, 0);
+        Ok(&self.sequence(seq)?.heads[first..first + self.geometry.kv_heads])
+    }
+
     /// Opens a sequence and promises it the pages that it needs to be `tokens` long.
     ///
     /// # Errors
@@ -216,6 +245,7 @@ impl Ledger {
             classes: Vec::new(),
             prompt: 0,
             seen: 0,
+            pages_held: 0,
             pages_peak: 0,
             overwrites: 0,
         };
@@ -238,7 +268,10 @@ impl Ledger {
             .pinned(&self.geometry, tokens, &sequence.pins);
         let wanted = sequence.demand.pages(&self.geometry, tokens, pinned);
         let missing = wanted.saturating_sub(sequence.pages_held() + sequence.credit());
-        Ok(sequence.reservation.grow(missing)?)
+        if missing > 0 {
+            sequence.reservation.grow(missing)?;
+        }
+        Ok(())
     }
 
     /// Says what kind of text the tokens from position `first` on are, for heads that protect classes
@@ -311,133 +344,24 @@ impl Ledger {
         sequence.reservation.ensure(pages)?;
         let mut addresses = Vec::with_capacity(kv_heads);
         for (index, table) in tables.iter_mut().enumerate() {
-            let mut head = Vec::with_capacity(kept.slots[index].len());
-            for &position in &kept.slots[index] {
-                let slot = table.push(
-                    Position(position),
-                    &sequence.pins,
-                    &mut sequence.reservation,
-                )?;
-                head.push(address(table, slot));
-            }
+            table.fill(
+                &kept.slots[index],
+                &sequence.pins,
+                &mut sequence.reservation,
+            )?;
             if let Some(scores) = &kept.scores {
-                table.scores_mut().copy_from_slice(&scores[index]);
+                table.set_scores(&scores[index]);
             }
             let class = |position| class_of(&sequence.classes, position);
             table.set_growth(kept.growth[index], class);
-            addresses.push(head);
+            addresses.push(table.addresses().collect());
         }
+        sequence.pages_held += pages;
         sequence.prompt = prompt;
         sequence.note(prompt);
         let dropped = kept.slots.iter().map(|slots| prompt - slots.len());
         self.evicted += dropped.sum::<usize>() as u64;
         Ok(addresses)
-    }
-
-    /// Enters the token at `position` into every head of a layer, and says where each head's copy is written, `[H]`.
-    ///
-    /// # Errors
-    ///
-    /// [`CacheError`], and nothing has changed then, so that the layer's token can be entered later;
-    /// [`CacheError::Full`] only if nothing was reserved for the token.
-    pub fn append(
-        &mut self,
-        seq: SeqId,
-        layer: usize,
-        position: Position,
-    ) -> Result<Vec<Address>, CacheError> {
-        let slots = self.enter(seq, layer, position, |_, _, _| false)?;
-        let tables = self.layer(seq, layer)?.iter().zip(slots);
-        Ok(tables
-            .filter_map(|(table, slot)| Some(address(table, slot?)))
-            .collect())
-    }
-
-    /// As [`Ledger::append`], for a host whose pages lie on a device. Where that device holds the scores (`has_scores`) and the
-    /// lowest one goes, the device says which one that is, and it alone knows the positions of that head from then on.
-    ///
-    /// # Errors
-    ///
-    /// As [`Ledger::append`].
-    pub fn append_on_device(
-        &mut self,
-        seq: SeqId,
-        layer: usize,
-        position: Position,
-        has_scores: bool,
-    ) -> Result<Vec<Target>, CacheError> {
-        let mut lowest = vec![None; self.geometry.kv_heads];
-        let is_blind = |head: usize, table: &HeadTable, hold: Hold| {
-            lowest[head] = table.evicts(hold).filter(|_| has_scores);
-            lowest[head].is_some()
-        };
-        let slots = self.enter(seq, layer, position, is_blind)?;
-        let target = |(slot, recent): (Option<Slot>, Option<usize>)| match slot {
-            Some(slot) => Target::Slot(slot),
-            None => Target::Lowest {
-                recent: recent.unwrap_or_default(),
-            },
-        };
-        Ok(slots.into_iter().zip(lowest).map(target).collect())
-    }
-
-    /// The heads of one layer of an open sequence, `[H]`.
-    fn layer(&self, seq: SeqId, layer: usize) -> Result<&[HeadTable], CacheError> {
-        let first = self.geometry.head_index(layer, 0);
-        Ok(&self.sequence(seq)?.heads[first..first + self.geometry.kv_heads])
-    }
-
-    /// Enters one token into every head of a layer; `None` for heads whose slot a device chooses, as `is_blind` says.
-    fn enter(
-        &mut self,
-        seq: SeqId,
-        layer: usize,
-        position: Position,
-        mut is_blind: impl FnMut(usize, &HeadTable, Hold) -> bool,
-    ) -> Result<Vec<Option<Slot>>, CacheError> {
-        let Geometry {
-            layers, kv_heads, ..
-        } = self.geometry;
-        if layer >= layers {
-            return Err(CacheError::UnknownLayer { layer, layers });
-        }
-        let sequence = self
-            .sequences
-            .get_mut(&seq)
-            .ok_or(CacheError::UnknownSequence(seq))?;
-        let tables = &mut sequence.heads[layer * kv_heads..(layer + 1) * kv_heads];
-        let class = class_of(&sequence.classes, position);
-        let is_pinned = sequence.pins.contains(position);
-        let places: Vec<(Hold, Option<Place>)> = (0..)
-            .zip(tables.iter())
-            .map(|(head, table)| {
-                let hold = table.hold_of(is_pinned, class);
-                let place = (!is_blind(head, table, hold)).then(|| table.place_of(hold));
-                (hold, place)
-            })
-            .collect();
-        let begun = tables
-            .iter()
-            .zip(&places)
-            .filter(|(table, (_, place))| *place == Some(Place::Append) && table.is_packed());
-        sequence.reservation.ensure(begun.count())?;
-        let mut slots = Vec::with_capacity(kv_heads);
-        for (table, (hold, place)) in tables.iter_mut().zip(places) {
-            let overwrites = u64::from(place != Some(Place::Append));
-            sequence.overwrites += overwrites;
-            self.evicted += overwrites;
-            slots.push(match place {
-                Some(place) => {
-                    Some(table.insert(position, place, hold, &mut sequence.reservation)?)
-                }
-                None => {
-                    table.overwrite_blindly(hold);
-                    None
-                }
-            });
-        }
-        sequence.note(position.index() + 1);
-        Ok(slots)
     }
 
     /// The scores of one head, by slot, to add what was observed.
@@ -463,50 +387,6 @@ impl Ledger {
         Ok(sequence.heads[index].scores_mut())
     }
 
-    /// Enters what a decode step saw of a layer, the rows of its heads one after the other, by slot: as the latest observation
-    /// they take the place of the scores, else they are added. Where the heads share one score, a token is given the mean over
-    /// the heads that hold it.
-    ///
-    /// # Errors
-    ///
-    /// [`CacheError::UnknownSequence`].
-    ///
-    /// # Panics
-    ///
-    /// If the model has no such layer, or if there are not as many numbers as the heads hold tokens.
-    pub fn note_rows(
-        &mut self,
-        seq: SeqId,
-        layer: usize,
-        needs: &Needs,
-        rows: &[f32],
-    ) -> Result<(), CacheError> {
-        let first = self.geometry.head_index(layer, 0);
-        let heads = first..first + self.geometry.kv_heads;
-        let sequence = self
-            .sequences
-            .get_mut(&seq)
-            .ok_or(CacheError::UnknownSequence(seq))?;
-        let tables = &mut sequence.heads[heads];
-        let held: usize = tables.iter().map(HeadTable::len).sum();
-        assert_eq!(rows.len(), held, "a number for each token held");
-        let shared = needs.reduction.shared.then(|| shared_means(rows, tables));
-        let mut rest = rows;
-        for table in tables {
-            let row;
-            (row, rest) = rest.split_at(table.len());
-            table.note(|slot, position, score| {
-                let seen = shared.as_ref().and_then(|means| means.get(&position));
-                let seen = seen.copied().unwrap_or(row[slot]);
-                match needs.observation {
-                    Observation::Latest => seen,
-                    _ => score + seen,
-                }
-            });
-        }
-        Ok(())
-    }
-
     /// What a sequence holds now.
     ///
     /// # Errors
@@ -523,14 +403,8 @@ impl Ledger {
         let Sequence {
             heads, reservation, ..
         } = sequence;
-        let owned = heads
-            .into_iter()
-            .flat_map(HeadTable::into_pages)
-            .filter_map(|page| match page {
-                Page::Owned(page) => Some(page),
-                Page::Shared(page) => page.try_own().ok(),
-            });
-        self.pool.give_back(owned);
+        self.pool
+            .give_back(heads.into_iter().map(HeadTable::into_pages));
         drop(reservation);
         Some(report)
     }
@@ -544,36 +418,14 @@ impl Ledger {
     }
 }
 
-/// What the heads that hold a token saw of it, on average.
-fn shared_means(rows: &[f32], tables: &[HeadTable]) -> HashMap<Position, f32> {
-    let mut sums: HashMap<Position, (f64, f64)> = HashMap::new();
-    let tokens = tables.iter().flat_map(HeadTable::positions);
-    for (&position, &seen) in tokens.zip(rows) {
-        let (sum, heads) = sums.entry(position).or_default();
-        *sum += f64::from(seen);
-        *heads += 1.0;
-    }
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "a mean of a few heads, rounded once"
-    )]
-    let mean = |(position, (sum, heads))| (position, (sum / heads) as f32);
-    sums.into_iter().map(mean).collect()
-}
-
 /// The class of a token; plain where nothing was said.
 fn class_of(classes: &[TokenClass], position: Position) -> TokenClass {
     classes.get(position.index()).copied().unwrap_or_default()
 }
 
-fn address(table: &HeadTable, slot: Slot) -> Address {
-    let (page, offset) = table.address(slot);
-    Address { page, offset }
-}
-
 impl Sequence {
     fn note(&mut self, seen: usize) {
         self.seen = self.seen.max(seen);
-        self.pages_peak = self.pages_peak.max(self.pages_held());
+        self.pages_peak = self.pages_peak.max(self.pages_held);
     }
 }

@@ -50,6 +50,7 @@ mod protect;
 mod registry;
 mod score;
 mod select;
+mod sight;
 mod table;
 mod view;
 
@@ -68,7 +69,7 @@ pub use policy::{
     Cadence, Needs, Observation, Policy, PolicyConfig, Pool, Positions, Reduce, Reduction,
     ReductionOrder, Scorer,
 };
-pub use pool::{Full, OwnedPage, PagePool, PoolUsage, Reservation, SharedPage};
+pub use pool::{Full, OwnedPage, OwnedPages, PagePool, PoolUsage, Reservation, SharedPage};
 pub use profile::ProfileFile;
 pub use prompt::{PromptRows, Reads, Rotation, TokenClass};
 pub use protect::Protected;
@@ -76,5 +77,6 @@ pub use registry::Registry;
 pub use schemars;
 pub use score::{Pooling, ScoreKind, WindowedScore};
 pub use select::{counts_across, rank, top};
-pub use table::{HeadTable, Page, Place, Target};
+pub use sight::Sight;
+pub use table::{HeadTable, Place, Target};
 pub use view::{LayerView, Phase, ScoreSource};

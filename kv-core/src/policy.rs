@@ -4,7 +4,7 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{Budget, ConfigError, Geometry, KeepPlan, LayerView, Reads, Registry, Room};
+use crate::{Budget, ConfigError, Geometry, KeepPlan, LayerView, Reads, Registry, Room, Sight};
 
 /// Chooses which tokens the heads of a layer keep.
 ///
@@ -33,6 +33,13 @@ pub trait Policy: fmt::Debug + Send + Sync {
     fn report(&self, view: &LayerView<'_>) -> f64 {
         let _ = view;
         0.0
+    }
+
+    /// What the prompt's queries see in one KV head, where the method reads the prompt itself by sinks and recent tokens: a host
+    /// that attends itself does no more work than that, and one that cannot refuses the policy. Without a body: everything.
+    fn sight(&self, layer: usize, head: usize) -> Sight {
+        let _ = (layer, head);
+        Sight::Causal
     }
 
     /// What a user should know before trusting the results, for example that a profile was not made for the model.

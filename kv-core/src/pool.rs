@@ -1,12 +1,17 @@
 //! Physical pages: a free list, promises, and guards that give pages back when they are dropped.
 //!
-//! A page is in the free list or in exactly one guard. Pages of the free list may be *promised* to a [`Reservation`];
+//! A page is in the free list or in exactly one guard. What a head holds is one guard, [`OwnedPages`]: a list of numbers, taken and
+//! given back under one lock and without a count of references per page. Pages of the free list may be *promised* to a [`Reservation`];
 //! `free - promised` is what can still be promised, so a reservation with credit can always take a page.
+mod pages;
+
 use std::{fmt, mem, sync::Arc};
 
 use parking_lot::Mutex;
 
 use crate::PageId;
+
+pub use pages::OwnedPages;
 
 /// The pool has no room now: a value for the scheduler, not a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -118,23 +123,18 @@ impl PagePool {
         self.shared.state.lock().free.clone()
     }
 
-    /// Gives many pages back under one lock.
+    /// Gives the pages of many guards back under one lock.
     ///
     /// # Panics
     ///
     /// If a page comes from another pool.
-    pub fn give_back(&self, pages: impl IntoIterator<Item = OwnedPage>) {
-        let mut pages: Vec<OwnedPage> = pages.into_iter().collect();
-        // Before any page is marked: on a panic every guard still returns its own.
-        let ours = pages
-            .iter()
-            .all(|page| Arc::ptr_eq(&page.shared, &self.shared));
-        assert!(ours, "a page belongs to another pool");
-        if !pages.is_empty() {
-            self.shared.give_back(pages.iter_mut().map(|page| {
-                page.given_back = true;
-                page.id
-            }));
+    pub fn give_back(&self, guards: impl IntoIterator<Item = OwnedPages>) {
+        let mut guards: Vec<OwnedPages> = guards.into_iter().filter(|g| !g.is_empty()).collect();
+        // Before any page moves, and before the lock: on a panic every guard still returns its own.
+        guards.iter().for_each(|g| g.check_home(&self.shared));
+        let mut state = self.shared.state.lock();
+        for pages in &mut guards {
+            pages.move_into(&mut state.free, 0);
         }
     }
 }
@@ -217,25 +217,50 @@ impl Reservation {
         })
     }
 
-    /// Puts pages back that can be taken again: they are free, and promised.
+    /// Takes `count` pages under one lock and appends them to `pages`, from the promise as far as it goes, else from what is free
+    /// and not promised.
+    ///
+    /// # Errors
+    ///
+    /// [`Full`] if the promise is used up and too few other pages are to be had; nothing has changed then.
     ///
     /// # Panics
     ///
-    /// If a page comes from another pool.
-    pub fn put_back(&mut self, pages: impl IntoIterator<Item = OwnedPage>) {
-        let mut pages: Vec<OwnedPage> = pages.into_iter().collect();
-        let ours = pages
-            .iter()
-            .all(|page| Arc::ptr_eq(&page.shared, &self.shared));
-        assert!(ours, "a page belongs to another pool");
+    /// If `pages` holds pages of another pool.
+    pub fn take_many(&mut self, count: usize, pages: &mut OwnedPages) -> Result<(), Full> {
+        pages.settle(&self.shared);
+        let missing = count.saturating_sub(self.credit);
         let mut state = self.shared.state.lock();
-        state.promised += pages.len();
-        state.free.extend(pages.iter_mut().map(|page| {
-            page.given_back = true;
-            page.id
-        }));
+        let free = state.free.len() - state.promised;
+        if missing > free {
+            let wanted = missing;
+            return Err(Full { wanted, free });
+        }
+        state.promised -= count - missing;
+        let left = state.free.len() - count;
+        pages.extend(state.free.drain(left..).rev());
+        state.fewest_free = state.fewest_free.min(left);
         drop(state);
-        self.credit += pages.len();
+        self.credit -= count - missing;
+        Ok(())
+    }
+
+    /// Puts all pages but the first `keep` back, to be taken again: they are free, and promised.
+    ///
+    /// # Panics
+    ///
+    /// If they come from another pool.
+    pub fn put_back(&mut self, pages: &mut OwnedPages, keep: usize) {
+        let returned = pages.len().saturating_sub(keep);
+        if returned == 0 {
+            return;
+        }
+        pages.check_home(&self.shared);
+        let mut state = self.shared.state.lock();
+        state.promised += returned;
+        pages.move_into(&mut state.free, keep);
+        drop(state);
+        self.credit += returned;
     }
 }
 
@@ -245,7 +270,7 @@ impl Drop for Reservation {
     }
 }
 
-/// A page that only its owner holds: it may be written. Dropping it returns the page.
+/// A page that only its owner holds: it may be written. Dropping it returns the page. Many of them are [`OwnedPages`].
 pub struct OwnedPage {
     id: PageId,
     shared: Arc<Shared>,
@@ -338,7 +363,7 @@ mod tests {
                 peak: 2
             }
         );
-        pool.give_back([taken]);
+        pool.give_back([OwnedPages::from(taken)]);
         assert_eq!(pool.usage().held, 0);
     }
 
@@ -346,8 +371,9 @@ mod tests {
     fn what_is_put_back_stays_promised() {
         let pool = PagePool::new(3);
         let mut mine = pool.reservation();
-        let pages = [mine.take(), mine.take()].map(|page| page.expect("free"));
-        mine.put_back(pages);
+        let mut pages = OwnedPages::default();
+        mine.take_many(2, &mut pages).expect("free");
+        mine.put_back(&mut pages, 0);
         let usage = pool.usage();
         assert_eq!((usage.held, usage.promised, mine.credit()), (0, 2, 2));
         let mut other = pool.reservation();

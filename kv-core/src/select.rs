@@ -1,6 +1,8 @@
 //! Choosing the best by one rule for ties.
 use std::cmp::Ordering;
 
+use crate::Position;
+
 /// The one order: the larger score first, NaN as if minus infinity, then the lower index.
 #[must_use]
 pub fn rank(a: (f32, usize), b: (f32, usize)) -> Ordering {
@@ -17,6 +19,24 @@ pub fn rank(a: (f32, usize), b: (f32, usize)) -> Ordering {
         .then(a.1.cmp(&b.1))
 }
 
+/// A number that is the larger the higher a score ranks, and the same for scores that [`rank`] takes to be equal.
+pub(crate) fn key_of(score: f32) -> i32 {
+    let value = if score.is_nan() {
+        f32::NEG_INFINITY
+    } else {
+        score
+    };
+    // Adding zero makes -0.0 and 0.0 the same score.
+    let bits = (value + 0.0).to_bits().cast_signed();
+    bits ^ ((bits >> 31) & i32::MAX)
+}
+
+/// The same, turned round: the best score has the smallest number.
+fn worse(score: f32) -> u32 {
+    // From the order of signed numbers to that of unsigned ones, and back to front.
+    !(key_of(score).cast_unsigned() ^ (1 << 31))
+}
+
 /// Indices of the `count` best scores, ascending, in `O(n)`.
 ///
 /// ```
@@ -24,16 +44,41 @@ pub fn rank(a: (f32, usize), b: (f32, usize)) -> Ordering {
 /// ```
 #[must_use]
 pub fn top(scores: &[f32], count: usize) -> Vec<usize> {
-    let mut best: Vec<usize> = (0..scores.len()).collect();
-    if count == 0 {
-        return Vec::new();
+    if count == 0 || count >= scores.len() {
+        return (0..scores.len().min(count)).collect();
     }
-    if count < best.len() {
-        best.select_nth_unstable_by(count - 1, |&a, &b| rank((scores[a], a), (scores[b], b)));
-        best.truncate(count);
+    let mut keys: Vec<u32> = scores.iter().map(|&score| worse(score)).collect();
+    let (last, mut ties) = last_of(&mut keys, count);
+    let mut best = Vec::with_capacity(count);
+    for (index, &score) in scores.iter().enumerate() {
+        let key = worse(score);
+        if key < last || (key == last && ties > 0) {
+            ties -= usize::from(key == last);
+            best.push(index);
+        }
     }
-    best.sort_unstable();
     best
+}
+
+/// The `count`-th smallest number, and how many of the `count` smallest are the same as it. Leaves the numbers parted there.
+fn last_of(keys: &mut [u32], count: usize) -> (u32, usize) {
+    let (before, &mut last, _) = keys.select_nth_unstable(count - 1);
+    let smaller = before.iter().filter(|&&key| key < last).count();
+    (last, count - smaller)
+}
+
+/// What a token is ranked by, the best first: its score, of equal scores its position. No key is zero.
+pub(crate) fn key(score: f32, position: Position) -> u64 {
+    u64::from(worse(score)) << 32 | u64::from(position.0)
+}
+
+/// Which of some keys are the `count` smallest, in `O(n)`; of equal ones all or none.
+pub(crate) fn smallest(keys: &[u64], count: usize) -> Vec<bool> {
+    if count == 0 || count >= keys.len() {
+        return vec![count > 0; keys.len()];
+    }
+    let last = *keys.to_vec().select_nth_unstable(count - 1).1;
+    keys.iter().map(|&key| key <= last).collect()
 }
 
 /// How many of each row are kept if each keeps its `floor` best, and then the best of all that is left are taken until
@@ -50,19 +95,33 @@ pub fn top(scores: &[f32], count: usize) -> Vec<usize> {
 #[must_use]
 pub fn counts_across(rows: &[&[f32]], total: usize, floor: usize) -> Vec<usize> {
     let mut counts: Vec<usize> = rows.iter().map(|row| floor.min(row.len())).collect();
-    let (mut rest, mut owners) = (Vec::new(), Vec::new());
-    for (owner, row) in rows.iter().enumerate() {
-        let mut safe = top(row, floor).into_iter().peekable();
-        for (index, &score) in row.iter().enumerate() {
-            if safe.next_if_eq(&index).is_none() {
-                rest.push(score);
-                owners.push(owner);
-            }
-        }
-    }
     let left = total.saturating_sub(counts.iter().sum());
-    for winner in top(&rest, left) {
-        counts[owners[winner]] += 1;
+    // Of each row what is behind its floor; which of equal scores that is makes no difference to a count.
+    let (mut rest, mut ends) = (Vec::new(), Vec::with_capacity(rows.len()));
+    let mut keys = Vec::new();
+    for (row, &safe) in rows.iter().zip(&counts) {
+        keys.clear();
+        keys.extend(row.iter().map(|&score| worse(score)));
+        if 0 < safe && safe < keys.len() {
+            keys.select_nth_unstable(safe - 1);
+        }
+        rest.extend_from_slice(&keys[safe..]);
+        ends.push(rest.len());
+    }
+    if left >= rest.len() {
+        return rows.iter().map(|row| row.len()).collect();
+    }
+    if left == 0 {
+        return counts;
+    }
+    let (last, mut ties) = last_of(&mut rest.clone(), left);
+    let mut start = 0;
+    for (count, end) in counts.iter_mut().zip(ends) {
+        let row = &rest[start..end];
+        start = end;
+        let equal = row.iter().filter(|&&key| key == last).count().min(ties);
+        ties -= equal;
+        *count += row.iter().filter(|&&key| key < last).count() + equal;
     }
     counts
 }
@@ -88,7 +147,13 @@ mod tests {
         /// Sorting everything beyond the floors gives the same counts.
         #[test]
         fn counts_agree_with_sorting_everything(
-            rows in prop::collection::vec(prop::collection::vec((0_u8..9).prop_map(f32::from), 0..20), 1..7),
+            rows in prop::collection::vec(prop::collection::vec(prop_oneof![
+                8 => (0_u8..9).prop_map(f32::from),
+                1 => Just(f32::NAN),
+                1 => Just(f32::INFINITY),
+                1 => Just(f32::NEG_INFINITY),
+                1 => Just(-0.0_f32),
+            ], 0..20), 1..7),
             total in 0_usize..140,
             floor in 0_usize..6,
         ) {
@@ -101,7 +166,7 @@ mod tests {
                 slow[owner] = floor.min(row.len());
                 rest.extend(order.iter().skip(floor).map(|&index| (row[index], owner, index)));
             }
-            rest.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)).then(a.2.cmp(&b.2)));
+            rest.sort_by(|a, b| rank((a.0, a.1), (b.0, b.1)).then(a.2.cmp(&b.2)));
             let left = total.saturating_sub(slow.iter().sum());
             for &(_, owner, _) in rest.iter().take(left) {
                 slow[owner] += 1;
@@ -115,7 +180,9 @@ mod tests {
                 4 => (0_u8..6).prop_map(f32::from),
                 1 => Just(f32::NAN),
                 1 => Just(f32::NEG_INFINITY),
+                1 => Just(f32::INFINITY),
                 1 => Just(-0.0_f32),
+                1 => any::<f32>(),
             ], 0..60),
             count in 0_usize..70,
         ) {

@@ -1,30 +1,18 @@
 //! One head's cache: which page and offset hold which token.
+mod grow;
+mod holds;
 mod shrink;
+mod victim;
+
+use std::borrow::Cow;
 
 use crate::{
-    Growth, OwnedPage, PageId, Pins, Position, Reservation, SharedPage, Slot, TokenClass,
-    pool::Full,
+    Address, Growth, OwnedPages, PageId, Position, Reservation, Slot, TokenClass, pool::Full,
 };
 
-/// A page in a table.
-#[derive(Debug)]
-pub enum Page {
-    /// Ours alone: may be written.
-    Owned(OwnedPage),
-    /// Held by others too: may be read.
-    Shared(SharedPage),
-}
-
-impl Page {
-    /// Which page.
-    #[must_use]
-    pub fn id(&self) -> PageId {
-        match self {
-            Self::Owned(page) => page.id(),
-            Self::Shared(page) => page.id(),
-        }
-    }
-}
+pub(crate) use holds::Hold;
+use holds::Holds;
+use victim::{Run, Sinks};
 
 /// Where a newcomer goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,31 +36,22 @@ pub enum Target {
     },
 }
 
-/// Why a token stays.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Hold {
-    /// It need not.
-    Free,
-    /// It is of a class that the head protects.
-    Protected,
-    /// The request pins it.
-    Pinned,
-}
-
 /// One head's slots, `T` of them, in `ceil(T / B)` pages.
 ///
 /// Slot `s` lies in page `s / B` at offset `s % B`. Keys are stored after `RoPE`, so the order of the slots means
-/// nothing to attention; each slot carries its position and, for policies that asked, its score.
+/// nothing to attention; each slot carries its position and, once one was given, its score: 4 bytes each.
 #[derive(Debug)]
 pub struct HeadTable {
     block: usize,
-    pages: Vec<Page>,
-    /// The pages' numbers once more, as kernels want them.
-    page_ids: Vec<u32>,
-    positions: Vec<Position>,
+    pages: OwnedPages,
+    /// As [`HeadTable::positions`], and past ones once a device has overwritten slots.
+    pub(crate) positions: Vec<Position>,
+    /// None at all while every score is zero.
     scores: Vec<f32>,
-    holds: Vec<Hold>,
+    holds: Holds,
     growth: Growth,
+    run: Run,
+    sinks: Option<Sinks>,
     /// Where a ring looks for its next victim.
     cursor: usize,
     /// Whether a device has overwritten slots that it did not name.
@@ -87,12 +66,13 @@ impl HeadTable {
     pub fn new(block: usize) -> Self {
         Self {
             block,
-            pages: Vec::new(),
-            page_ids: Vec::new(),
+            pages: OwnedPages::default(),
             positions: Vec::new(),
             scores: Vec::new(),
-            holds: Vec::new(),
+            holds: Holds::default(),
             growth: Growth::Append,
+            run: Run::default(),
+            sinks: None,
             cursor: 0,
             is_blind: false,
             is_shuffled: false,
@@ -111,16 +91,10 @@ impl HeadTable {
         self.positions.is_empty()
     }
 
-    /// Pages held, in the order of the slots.
-    #[must_use]
-    pub fn pages(&self) -> &[Page] {
-        &self.pages
-    }
-
     /// Numbers of the pages held, in the order of the slots.
     #[must_use]
     pub fn page_ids(&self) -> &[u32] {
-        &self.page_ids
+        self.pages.ids()
     }
 
     /// Positions held, by slot. None at all once a device has overwritten slots that it did not name
@@ -133,21 +107,49 @@ impl HeadTable {
         &self.positions
     }
 
-    /// Scores by slot; zeros where nothing was observed.
+    /// Scores by slot; none at all if none was ever given: all are zero then, as [`HeadTable::score`] says.
     #[must_use]
     pub fn scores(&self) -> &[f32] {
         &self.scores
     }
 
-    /// The scores, to add what was observed.
+    /// The scores, one for each slot whatever was given.
+    pub(crate) fn scores_or_zeros(&self) -> Cow<'_, [f32]> {
+        if self.scores.len() < self.len() {
+            return vec![0.0; self.len()].into();
+        }
+        self.scores().into()
+    }
+
+    /// The score of a slot; zero where nothing was observed.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such slot.
+    #[must_use]
+    pub fn score(&self, slot: Slot) -> f32 {
+        self.check(slot);
+        self.scores.get(slot.index()).copied().unwrap_or(0.0)
+    }
+
+    /// The scores of all slots, to add what was observed. From here on the head has a score for each slot.
     pub fn scores_mut(&mut self) -> &mut [f32] {
+        if self.scores.len() < self.len() {
+            self.scores.reserve_exact(self.positions.capacity());
+            self.scores.resize(self.len(), 0.0);
+        }
         &mut self.scores
     }
 
-    /// Gives every slot a new score, of its number, its position and its score so far.
-    pub(crate) fn note(&mut self, score: impl Fn(usize, Position, f32) -> f32) {
-        for (slot, (old, &position)) in self.scores.iter_mut().zip(&self.positions).enumerate() {
-            *old = score(slot, position, *old);
+    /// Gives the slots these scores. Zeros are what slots have anyway.
+    ///
+    /// # Panics
+    ///
+    /// If there is not one for each slot.
+    pub(crate) fn set_scores(&mut self, scores: &[f32]) {
+        assert_eq!(scores.len(), self.len(), "a score for each slot kept");
+        if !self.scores.is_empty() || scores.iter().any(|score| score.to_bits() != 0) {
+            self.scores_mut().copy_from_slice(scores);
         }
     }
 
@@ -161,8 +163,15 @@ impl HeadTable {
     /// their number is known once a device has overwritten slots that it did not name.
     #[must_use]
     pub fn is_pinned(&self, slot: Slot) -> bool {
-        let hold = self.holds.get(slot.index());
-        hold.is_some_and(|&hold| hold != Hold::Free)
+        self.holds.get(slot.index()) != Hold::Free
+    }
+
+    fn check(&self, slot: Slot) {
+        assert!(
+            slot.index() < self.len(),
+            "slot {slot} of a head with {}",
+            self.len()
+        );
     }
 
     /// Page and offset of a slot.
@@ -172,15 +181,21 @@ impl HeadTable {
     /// If there is no such slot.
     #[must_use]
     pub fn address(&self, slot: Slot) -> (PageId, usize) {
-        assert!(
-            slot.index() < self.len(),
-            "slot {slot} of a head with {}",
-            self.len()
-        );
-        (
-            self.pages[slot.index() / self.block].id(),
-            slot.index() % self.block,
-        )
+        self.check(slot);
+        let page = self.page_ids()[slot.index() / self.block];
+        (PageId(page), slot.index() % self.block)
+    }
+
+    /// Page and offset of every slot.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = Address> {
+        let pages = self.page_ids().iter();
+        let all = pages.flat_map(|&page| {
+            (0..self.block).map(move |offset| Address {
+                page: PageId(page),
+                offset,
+            })
+        });
+        all.take(self.len())
     }
 
     /// Says how the head grows from now on. A ring starts at its oldest token outside the sinks, so the slots must
@@ -193,26 +208,28 @@ impl HeadTable {
             Growth::Ring { sinks, .. } => sinks,
             Growth::Append | Growth::EvictLowest { .. } | Growth::Protect { .. } => 0,
         };
+        self.find_run();
+        self.find_sinks();
     }
 
     /// Marks what the growth protects of the tokens held, and nothing else.
     fn protect(&mut self, class: impl Fn(Position) -> TokenClass) {
-        for hold in &mut self.holds {
-            if *hold == Hold::Protected {
-                *hold = Hold::Free;
-            }
-        }
+        self.holds.unprotect();
         let Growth::Protect { classes, most, .. } = self.growth else {
             return;
         };
         let mut slots: Vec<usize> = (0..self.len())
             .filter(|&slot| {
-                self.holds[slot] == Hold::Free && classes.names(class(self.positions[slot]))
+                self.holds.get(slot) == Hold::Free && classes.names(class(self.positions[slot]))
             })
             .collect();
-        slots.sort_unstable_by_key(|&slot| self.positions[slot]);
-        for slot in slots.into_iter().take(most.saturating_sub(1)) {
-            self.holds[slot] = Hold::Protected;
+        let stay = most.saturating_sub(1);
+        if stay < slots.len() {
+            slots.select_nth_unstable_by_key(stay, |&slot| self.positions[slot]);
+            slots.truncate(stay);
+        }
+        for slot in slots {
+            self.holds.set(slot, Hold::Protected);
         }
     }
 
@@ -221,7 +238,7 @@ impl HeadTable {
         match self.growth {
             _ if is_pinned => Hold::Pinned,
             Growth::Protect { classes, most, .. }
-                if classes.names(class) && self.count(0, Hold::Protected) + 1 < most =>
+                if classes.names(class) && self.holds.protected() + 1 < most =>
             {
                 Hold::Protected
             }
@@ -243,54 +260,19 @@ impl HeadTable {
         reservation: &mut Reservation,
     ) -> Result<Slot, Full> {
         let slot = match place {
-            Place::Append => self.push_held(position, hold, reservation)?,
+            Place::Append => self.push(position, hold, reservation)?,
             Place::Overwrite(slot) => {
-                self.positions[slot.index()] = position;
-                self.scores[slot.index()] = 0.0;
+                let left = std::mem::replace(&mut self.positions[slot.index()], position);
+                if let Some(score) = self.scores.get_mut(slot.index()) {
+                    *score = 0.0;
+                }
                 // Its victim was free, and a newcomer that overwrites is not pinned.
-                self.holds[slot.index()] = hold;
+                self.holds.set(slot.index(), hold);
                 self.cursor = slot.index() + 1;
+                self.note_arrival(position, Some(left));
                 slot
             }
         };
-        Ok(slot)
-    }
-
-    /// Whether one more slot needs one more page.
-    pub(crate) fn is_packed(&self) -> bool {
-        self.len() == self.pages.len() * self.block
-    }
-
-    /// Appends a slot.
-    pub(crate) fn push(
-        &mut self,
-        position: Position,
-        pins: &Pins,
-        reservation: &mut Reservation,
-    ) -> Result<Slot, Full> {
-        let hold = if pins.contains(position) {
-            Hold::Pinned
-        } else {
-            Hold::Free
-        };
-        self.push_held(position, hold, reservation)
-    }
-
-    fn push_held(
-        &mut self,
-        position: Position,
-        hold: Hold,
-        reservation: &mut Reservation,
-    ) -> Result<Slot, Full> {
-        let slot = Slot::new(self.len());
-        if self.is_packed() {
-            let page = reservation.take()?;
-            self.page_ids.push(page.id().0);
-            self.pages.push(Page::Owned(page));
-        }
-        self.positions.push(position);
-        self.scores.push(0.0);
-        self.holds.push(hold);
         Ok(slot)
     }
 
@@ -318,10 +300,9 @@ impl HeadTable {
         if hold == Hold::Pinned {
             return None;
         }
-        let free = || self.count(0, Hold::Free);
         match self.growth {
             Growth::EvictLowest { limit, recent } => {
-                (free() >= limit).then(|| protected(limit, recent))
+                (self.free() >= limit).then(|| protected(limit, recent))
             }
             Growth::Protect {
                 limit,
@@ -329,7 +310,7 @@ impl HeadTable {
                 most,
                 ..
             } => {
-                let (free, left) = (free(), most.max(1) - self.count(0, Hold::Protected));
+                let (free, left) = (self.free(), most.max(1) - self.holds.protected());
                 let is_full = free >= left || (hold == Hold::Free && free >= limit.max(1));
                 is_full.then(|| protected(limit.min(left), recent))
             }
@@ -341,61 +322,21 @@ impl HeadTable {
     /// more: from here on the table only counts.
     pub(crate) fn overwrite_blindly(&mut self, hold: Hold) {
         self.is_blind = true;
-        if let Some(victim) = self.holds.iter_mut().find(|held| **held == Hold::Free) {
-            *victim = hold;
+        let is_free = |&slot: &usize| self.holds.get(slot) == Hold::Free;
+        if hold != Hold::Free
+            && let Some(victim) = (0..self.len()).find(is_free)
+        {
+            self.holds.set(victim, hold);
         }
-    }
-
-    /// Slots from `first` on that are so held.
-    fn count(&self, first: usize, hold: Hold) -> usize {
-        let held = self.holds.iter().skip(first);
-        held.filter(|&&held| held == hold).count()
     }
 
     /// Tokens that are not pinned.
     pub(crate) fn unpinned(&self) -> usize {
-        self.len() - self.count(0, Hold::Pinned)
-    }
-
-    /// The oldest slot behind the sinks that is not pinned. Those slots are a ring: they are filled in the order of the
-    /// text, and from then on the newcomer takes the oldest one's, which is the first from the cursor on.
-    fn ring_victim(&self, sinks: usize) -> Option<usize> {
-        if self.is_shuffled {
-            return self.oldest_behind(sinks);
-        }
-        let start = self.cursor.max(sinks);
-        (start..self.len())
-            .chain(sinks..start.min(self.len()))
-            .find(|&slot| self.holds[slot] == Hold::Free)
-    }
-
-    /// The lowest score outside the `recent` newest tokens; of equal scores the later position goes, as
-    /// [`crate::rank`] orders them.
-    fn lowest(&self, recent: usize) -> Option<usize> {
-        let newest_allowed = self.nth_newest(recent);
-        (0..self.len())
-            .filter(|&slot| {
-                self.holds[slot] == Hold::Free
-                    && newest_allowed.is_none_or(|first| self.positions[slot] < first)
-            })
-            .max_by(|&a, &b| {
-                let key = |slot: usize| (self.scores[slot], self.positions[slot].index());
-                crate::rank(key(a), key(b))
-            })
-    }
-
-    /// Position of the `recent`-th newest token, or `None` if nothing is protected.
-    fn nth_newest(&self, recent: usize) -> Option<Position> {
-        if recent == 0 || self.is_empty() {
-            return None;
-        }
-        let mut positions = self.positions.clone();
-        let index = positions.len().saturating_sub(recent);
-        Some(*positions.select_nth_unstable(index).1)
+        self.len() - self.holds.pinned()
     }
 
     /// Empties the table and hands its pages out, for a release under one lock.
-    pub(crate) fn into_pages(self) -> Vec<Page> {
+    pub(crate) fn into_pages(self) -> OwnedPages {
         self.pages
     }
 }
@@ -406,160 +347,4 @@ fn protected(limit: usize, recent: usize) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::PagePool;
-
-    fn table(growth: Growth, tokens: u32, pins: &Pins, room: &mut Reservation) -> HeadTable {
-        let mut table = HeadTable::new(4);
-        for position in 0..tokens {
-            table.push(Position(position), pins, room).expect("room");
-        }
-        table.set_growth(growth, |_| TokenClass::Plain);
-        table
-    }
-
-    fn insert(
-        head: &mut HeadTable,
-        position: u32,
-        pins: &Pins,
-        room: &mut Reservation,
-    ) -> Result<Slot, Full> {
-        let hold = head.hold_of(pins.contains(Position(position)), TokenClass::Plain);
-        let place = head.place_of(hold);
-        head.insert(Position(position), place, hold, room)
-    }
-
-    fn sorted(table: &HeadTable) -> Vec<u32> {
-        let mut positions: Vec<u32> = table.positions().iter().map(|p| p.0).collect();
-        positions.sort_unstable();
-        positions
-    }
-
-    #[test]
-    fn a_ring_keeps_the_sinks_and_the_newest_and_takes_no_page() {
-        let pool = PagePool::new(9);
-        let mut room = pool.reservation();
-        let mut head = table(
-            Growth::Ring {
-                sinks: 2,
-                recent: 4,
-            },
-            5,
-            &Pins::default(),
-            &mut room,
-        );
-        for position in 5..40 {
-            insert(&mut head, position, &Pins::default(), &mut room).expect("room");
-            let expected: Vec<u32> = if position < 6 {
-                (0..6).collect()
-            } else {
-                [0, 1].into_iter().chain(position - 3..=position).collect()
-            };
-            assert_eq!(sorted(&head), expected);
-        }
-        assert_eq!(
-            (head.len(), head.pages().len(), pool.usage().held),
-            (6, 2, 2)
-        );
-    }
-
-    #[test]
-    fn pins_come_on_top_of_a_ring() {
-        let pool = PagePool::new(9);
-        let mut room = pool.reservation();
-        let pins = Pins::new([3..5, 20..21]);
-        let mut head = table(
-            Growth::Ring {
-                sinks: 1,
-                recent: 5,
-            },
-            6,
-            &pins,
-            &mut room,
-        );
-        for position in 6..30 {
-            insert(&mut head, position, &pins, &mut room).expect("room");
-        }
-        assert_eq!(sorted(&head), [0, 3, 4, 20, 25, 26, 27, 28, 29]);
-    }
-
-    #[test]
-    fn a_head_full_of_pins_still_has_its_whole_window() {
-        let pool = PagePool::new(9);
-        let mut room = pool.reservation();
-        let pins = Pins::new(std::iter::once(0..10));
-        for growth in [
-            Growth::Ring {
-                sinks: 2,
-                recent: 4,
-            },
-            Growth::EvictLowest {
-                limit: 4,
-                recent: 3,
-            },
-        ] {
-            let mut head = table(growth, 10, &pins, &mut room);
-            for position in 10..30 {
-                insert(&mut head, position, &pins, &mut room).expect("room");
-            }
-            assert_eq!(
-                (head.len(), head.positions().iter().max()),
-                (14, Some(&Position(29))),
-                "{growth:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_limit_holds_even_where_the_window_is_as_long() {
-        let pool = PagePool::new(9);
-        let mut room = pool.reservation();
-        let mut head = table(
-            Growth::EvictLowest {
-                limit: 2,
-                recent: 7,
-            },
-            2,
-            &Pins::default(),
-            &mut room,
-        );
-        for position in 2..9 {
-            insert(&mut head, position, &Pins::default(), &mut room).expect("room");
-            assert_eq!(sorted(&head), [position - 1, position]);
-        }
-    }
-
-    #[test]
-    fn the_lowest_score_outside_the_window_gives_way() {
-        let pool = PagePool::new(9);
-        let mut room = pool.reservation();
-        let mut head = table(
-            Growth::EvictLowest {
-                limit: 5,
-                recent: 2,
-            },
-            5,
-            &Pins::default(),
-            &mut room,
-        );
-        head.scores_mut()
-            .copy_from_slice(&[3.0, 1.0, 1.0, 0.0, 0.0]);
-        // Equal scores: the lower position ranks higher and stays.
-        assert_eq!(head.place(), Place::Overwrite(Slot(2)));
-        insert(&mut head, 5, &Pins::default(), &mut room).expect("no page needed");
-        assert_eq!(sorted(&head), [0, 1, 3, 4, 5]);
-        head.scores_mut()[0] = f32::NAN;
-        assert_eq!(head.place(), Place::Overwrite(Slot(0)), "NaN ranks lowest");
-    }
-
-    #[test]
-    fn a_full_pool_changes_nothing() {
-        let pool = PagePool::new(1);
-        let mut room = pool.reservation();
-        let mut head = table(Growth::Append, 4, &Pins::default(), &mut room);
-        let refused = insert(&mut head, 4, &Pins::default(), &mut room);
-        assert_eq!(refused, Err(Full { wanted: 1, free: 0 }));
-        assert_eq!((head.len(), head.pages().len()), (4, 1));
-    }
-}
+mod tests;

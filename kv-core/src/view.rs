@@ -1,5 +1,5 @@
 //! What a policy may read when it plans: one layer of one sequence.
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use crate::{Observation, Position, PromptRows, Rotation, TokenClass};
 
@@ -206,6 +206,32 @@ impl<'a> LayerView<'a> {
         slots
     }
 
+    /// The positions of a head, by slot.
+    pub(crate) fn positions(&self, head: usize) -> Cow<'a, [Position]> {
+        match self.positions {
+            Some(positions) => positions[head].into(),
+            None => (0..self.len(head)).map(Position::new).collect(),
+        }
+    }
+
+    /// The position of the `recent`-th newest token of a head, in `O(T)`; the oldest one's if it holds no more, none if nobody
+    /// is asked for.
+    pub(crate) fn nth_newest(&self, head: usize, recent: usize) -> Option<Position> {
+        let first = self.len(head).saturating_sub(recent);
+        (recent > 0).then(|| self.nth_oldest(head, first)).flatten()
+    }
+
+    /// The position of the token of a head that `older` others are older than, in `O(T)`, if there is one.
+    pub(crate) fn nth_oldest(&self, head: usize, older: usize) -> Option<Position> {
+        if older >= self.len(head) {
+            return None;
+        }
+        let Some(positions) = self.positions else {
+            return Some(Position::new(older));
+        };
+        Some(*positions[head].to_vec().select_nth_unstable(older).1)
+    }
+
     /// Whether anything was observed.
     pub(crate) const fn is_observed(&self) -> bool {
         self.scores.is_some()
@@ -237,8 +263,12 @@ impl<'a> LayerView<'a> {
     pub fn scores_with_window(&self, recent: usize) -> Vec<Vec<f32>> {
         let row = |head| {
             let mut row = self.scores(head).to_vec();
-            for slot in self.by_age(head).into_iter().rev().take(recent) {
-                row[slot as usize] = f32::INFINITY;
+            if let Some(first) = self.nth_newest(head, recent) {
+                for (score, &position) in row.iter_mut().zip(&*self.positions(head)) {
+                    if position >= first {
+                        *score = f32::INFINITY;
+                    }
+                }
             }
             row
         };

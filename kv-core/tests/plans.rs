@@ -16,11 +16,15 @@ fn layers() -> impl Strategy<Value = Vec<Vec<Token>>> {
         8 => (0..5_u8).prop_map(f32::from),
         1 => Just(f32::NAN),
         1 => Just(f32::NEG_INFINITY),
+        1 => Just(f32::INFINITY),
         1 => Just(-0.0_f32),
     ];
-    let head = (0..14_usize)
+    // Short heads, where every edge is met, and long ones.
+    let len = prop_oneof![8 => 0..14_usize, 1 => 100..300_usize];
+    let head = len
         .prop_flat_map(move |held| {
-            let positions = Just((0..30_u32).collect::<Vec<_>>()).prop_shuffle();
+            let positions = 0..u32::try_from(2 * held + 2).expect("small");
+            let positions = Just(positions.collect::<Vec<_>>()).prop_shuffle();
             (positions, prop::collection::vec(score.clone(), held))
         })
         .prop_map(|(positions, scores)| {
@@ -34,6 +38,11 @@ fn layers() -> impl Strategy<Value = Vec<Vec<Token>>> {
                 .collect()
         });
     prop::collection::vec(head, 1..4)
+}
+
+/// A number of tokens, in most cases a small one.
+fn amount() -> impl Strategy<Value = usize> {
+    prop_oneof![8 => 0..9_usize, 1 => 9..250_usize]
 }
 
 fn resolve(layer: &[Vec<Token>], pins: &Pins, plan: impl FnOnce(&mut KeepPlan)) -> Vec<Vec<u32>> {
@@ -98,7 +107,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn windows(layer in layers(), sinks in 0..9_usize, recent in 0..9_usize, pin in 0..25_u32) {
+    fn windows(layer in layers(), sinks in amount(), recent in amount(), pin in 0..25_u32) {
         let pins = Pins::new([pin..pin + 3, pin + 1..pin + 2]);
         let found = resolve(&layer, &pins, |keep| (0..layer.len()).for_each(|head| keep.window(head, sinks, recent)));
         for (head, found) in layer.iter().zip(found) {
@@ -109,7 +118,7 @@ proptest! {
     }
 
     #[test]
-    fn best_scores_of_a_head(layer in layers(), count in 0..9_usize, recent in 0..9_usize, pin in 0..25_u32) {
+    fn best_scores_of_a_head(layer in layers(), count in amount(), recent in amount(), pin in 0..25_u32) {
         let pins = Pins::new(std::iter::once(pin..pin + 3));
         let found = resolve(&layer, &pins, |keep| (0..layer.len()).for_each(|head| keep.top(head, count, recent)));
         for (head, found) in layer.iter().zip(found) {
@@ -120,8 +129,23 @@ proptest! {
     }
 
     #[test]
+    fn best_scores_that_a_plan_brings(layer in layers(), count in amount(), recent in amount()) {
+        let brought = |head: &[Token]| head.iter().map(|token| token.score).collect();
+        let found = resolve(&layer, &Pins::default(), |keep| {
+            for (head, tokens) in layer.iter().enumerate() {
+                keep.top_by(head, brought(tokens), count, recent);
+            }
+        });
+        for (head, found) in layer.iter().zip(found) {
+            let (others, window) = split(head, recent);
+            let kept: Vec<Token> = by_rank(&others).into_iter().take(count).chain(window).collect();
+            prop_assert_eq!(found, guarded(head, &kept, &Pins::default()));
+        }
+    }
+
+    #[test]
     fn best_scores_of_all_heads(
-        layer in layers(), total in 0..40_usize, floor in 0..5_usize, recent in 0..5_usize, pin in 0..25_u32,
+        layer in layers(), total in prop_oneof![8 => 0..40_usize, 1 => 40..400_usize], floor in 0..5_usize, recent in 0..5_usize, pin in 0..25_u32,
     ) {
         let pins = Pins::new(std::iter::once(pin..pin + 3));
         let found = resolve(&layer, &pins, |keep| keep.top_across_heads(total, floor, recent));

@@ -4,7 +4,7 @@ use std::{
     thread,
 };
 
-use kv_core::{OwnedPage, PagePool, SharedPage};
+use kv_core::{OwnedPage, OwnedPages, PagePool, SharedPage};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -33,10 +33,15 @@ fn work(pool: &PagePool, uses: &Uses, seed: u64) {
         let wanted = rng.random_range(1..12);
         let mut reservation = pool.reservation();
         if reservation.grow(wanted).is_ok() {
-            for _ in 0..rng.random_range(0..=wanted) {
-                let page = reservation
-                    .take()
-                    .expect("a promised page is always to be had");
+            let mut taken = OwnedPages::default();
+            reservation
+                .take_many(rng.random_range(0..=wanted), &mut taken)
+                .expect("promised pages are always to be had");
+            while reservation.credit() > 0 && rng.random_bool(0.5) {
+                let page = reservation.take();
+                taken.push(page.expect("a promised page is always to be had"));
+            }
+            while let Some(page) = taken.pop() {
                 uses.enter(&page);
                 held.push(page);
             }
@@ -51,13 +56,21 @@ fn work(pool: &PagePool, uses: &Uses, seed: u64) {
         );
         let leaving = held.split_off(rng.random_range(0..=held.len()));
         leaving.iter().for_each(|page| uses.leave(page));
-        match rng.random_range(0..3) {
-            0 => pool.give_back(leaving),
+        match rng.random_range(0..4) {
+            0 => pool.give_back(leaving.into_iter().map(OwnedPages::from)),
             1 => drop(leaving),
+            2 => drop(together(leaving)),
             _ => share_among_threads(leaving),
         }
     }
     held.iter().for_each(|page| uses.leave(page));
+}
+
+/// Under one guard.
+fn together(pages: Vec<OwnedPage>) -> OwnedPages {
+    let mut all = OwnedPages::default();
+    pages.into_iter().for_each(|page| all.push(page));
+    all
 }
 
 /// Lets another thread drop its share at the same time; whoever is last returns the page.
@@ -112,7 +125,8 @@ fn pages_of_another_pool_are_refused_and_none_is_lost() {
     let pages = [
         ours.reservation().take().expect("free"),
         other.reservation().take().expect("free"),
-    ];
+    ]
+    .map(OwnedPages::from);
     let refused = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| ours.give_back(pages)));
     assert!(refused.is_err());
     assert_eq!((ours.usage().held, other.usage().held), (0, 0));

@@ -1,5 +1,7 @@
 //! A layer of a small model: three KV heads, three query heads each, `D = 64`.
 
+use std::fmt;
+
 use attention_kernels::{KvDtype, PageLayout, PageStore, RowWrite, WriteArgs, write};
 use rand::Rng;
 use rand::seq::SliceRandom;
@@ -10,10 +12,30 @@ pub(crate) const HEAD_DIM: usize = 64;
 pub(crate) const GROUP: usize = 3;
 pub(crate) const HEADS: usize = 3;
 
-/// A store in which every head's pages are scattered, and the page tables.
+/// Where a head's pages lie.
+#[derive(Clone, Copy)]
+#[allow(dead_code, reason = "not every benchmark asks for both")]
+pub(crate) enum Order {
+    /// One after the other.
+    Contiguous,
+    /// Anywhere.
+    Paged,
+}
+
+impl fmt::Display for Order {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Contiguous => "contiguous",
+            Self::Paged => "paged",
+        })
+    }
+}
+
+/// A store of random rows, and the page tables.
 pub(crate) fn store(
     dtype: KvDtype,
     tokens: usize,
+    order: Order,
     rng: &mut ChaCha8Rng,
 ) -> (PageStore, Vec<Vec<u32>>) {
     let layout = PageLayout::new(BLOCK, HEAD_DIM).expect("a layout");
@@ -21,7 +43,9 @@ pub(crate) fn store(
     let pages = u32::try_from(HEADS * per_head).expect("few pages");
     let mut store = PageStore::new(layout, dtype, HEADS * per_head).expect("a store");
     let mut numbers: Vec<u32> = (0..pages).collect();
-    numbers.shuffle(rng);
+    if matches!(order, Order::Paged) {
+        numbers.shuffle(rng);
+    }
     for &page in &numbers {
         let mut rows = || -> Vec<f32> {
             let row = |_| rng.random_range(-1.0..1.0);

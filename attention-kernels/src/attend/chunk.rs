@@ -3,12 +3,16 @@
 use std::ops::Range;
 
 use super::CHUNK_TOKENS;
-use crate::lanes::{TILE, add_rows, dot_tile, exp_at_most_0, exponentiate, highest};
 use crate::scoring::Scoring;
+use crate::simd::{
+    Op, Rows, Scores, Simd, Weights, add_rows, dispatch, exponentiate, highest, scale, score_rows,
+};
 use crate::{Element, PageLayout};
 
 /// What one unit of work reads.
-pub(super) struct Chunk<'a> {
+pub(super) struct Chunk<'a, E> {
+    /// All pages of the store.
+    pub(super) memory: &'a [E],
     pub(super) layout: PageLayout,
     /// Pages of the head, from its first token on.
     pub(super) pages: &'a [u32],
@@ -19,35 +23,16 @@ pub(super) struct Chunk<'a> {
     pub(super) scoring: Scoring,
 }
 
-/// Working memory of a thread, used for one chunk after the other.
-pub(super) struct Scratch {
-    /// `[G, CHUNK_TOKENS]`: scores, then weights.
-    scores: Vec<f32>,
-    /// `[TILE, D]`: rows that had to be widened.
-    rows: Vec<f32>,
-}
-
-impl Scratch {
-    pub(super) fn new(group: usize, head_dim: usize) -> Self {
-        Self {
-            scores: vec![0.0; group * CHUNK_TOKENS],
-            rows: vec![0.0; TILE * head_dim],
-        }
-    }
-}
-
 /// What a chunk leaves: for every query of the group a softmax that is not divided yet, relative to the chunk's own highest score.
 pub(super) struct Partial<'a> {
-    /// `[G, D]`: `sum_t exp(s_t - highest) * v_t`. Zero at first.
+    /// `[G, D]`: `sum_t exp(s_t - highest) * v_t`.
     pub(super) sums: &'a mut [f32],
     /// `[G]`.
     pub(super) totals: &'a mut [Total],
-    /// `[G, tokens]` for the weights `exp(s_t - highest)` themselves, or empty where nobody asked for them.
-    pub(super) weights: &'a mut [f32],
 }
 
 /// The weight of a chunk for one query.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Total {
     /// The highest `s_t`.
     pub(super) highest: f32,
@@ -56,97 +41,188 @@ pub(super) struct Total {
 }
 
 impl Total {
+    const NONE: Self = Self {
+        highest: f32::NEG_INFINITY,
+        weight: 0.0,
+    };
+
+    /// Takes the highest of some new scores into account: where it is higher than all before, what there is becomes relative to it.
+    #[inline(always)]
+    fn raise<S: Simd>(&mut self, simd: S, new: &[f32], weights: &mut [f32], sums: &mut [f32]) {
+        let raised = highest(simd, new).max(self.highest);
+        if raised > self.highest && self.weight > 0.0 {
+            let mut factor = [self.highest];
+            exponentiate(simd, &mut factor, raised);
+            scale(simd, weights, factor[0]);
+            scale(simd, sums, factor[0]);
+            self.weight *= factor[0];
+        }
+        self.highest = raised;
+    }
+
     /// The factor that brings the chunk's weights to `highest` instead of its own highest score.
     pub(super) fn rescale(&self, highest: f32) -> f32 {
-        exp_at_most_0(self.highest - highest)
+        let mut factor = [self.highest];
+        dispatch(Exponentiate(&mut factor, highest));
+        factor[0]
     }
 }
 
-/// Fills `partial`. Every K row and every V row of the chunk is loaded once, for all queries of the group.
-///
-/// The chunk goes through all its scores before the first value. Against rescaling the sums whenever a new highest score turns up,
-/// this takes one `exp` per score and no branch per token, for the price of `G * CHUNK_TOKENS` scores kept in cache.
+struct Exponentiate<'a>(&'a mut [f32], f32);
+
+impl Op for Exponentiate<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        exponentiate(simd, self.0, self.1);
+    }
+}
+
+/// Tokens of a chunk whose values are added before the keys of the next are scored. Memory is read without a pause where both follow
+/// each other closely, and what is asked for ahead of time is still near when it is needed.
+const STRIDE_TOKENS: usize = 128;
+
+/// Fills `partial`, and leaves the weights `exp(s_t - highest)` in `scores` (`[G, CHUNK_TOKENS]`). Every K row and every V row of the
+/// chunk is loaded once, for all queries of the group, while the pages after it are on their way.
 pub(super) fn attend_chunk<E: Element>(
-    memory: &[E],
-    chunk: &Chunk<'_>,
-    scratch: &mut Scratch,
+    chunk: &Chunk<'_, E>,
+    scores: &mut [f32],
     partial: Partial<'_>,
 ) {
-    let layout = chunk.layout;
-    let head_dim = layout.head_dim();
-    let Partial {
-        sums,
-        totals,
-        weights: kept,
-    } = partial;
-    let Scratch { scores, rows } = scratch;
+    dispatch(AttendChunk {
+        chunk,
+        scores,
+        partial,
+    });
+}
 
-    for tile in tiles(chunk) {
-        let keys = layout.key_rows(tile.page, tile.offset, tile.rows);
-        let keys = E::as_f32(&memory[keys], rows);
-        let queries = chunk.queries.chunks_exact(head_dim);
-        for (scores, query) in scores.chunks_exact_mut(CHUNK_TOKENS).zip(queries) {
-            dot_tile(&mut scores[tile.at..tile.at + tile.rows], keys, query);
-        }
-    }
+struct AttendChunk<'a, 'b, E> {
+    chunk: &'a Chunk<'a, E>,
+    scores: &'a mut [f32],
+    partial: Partial<'b>,
+}
 
-    let len = chunk.tokens.len();
-    for (scores, total) in scores.chunks_exact_mut(CHUNK_TOKENS).zip(totals) {
-        let scores = &mut scores[..len];
-        chunk.scoring.apply(scores);
-        total.highest = highest(scores);
-        total.weight = exponentiate(scores, total.highest);
-    }
-    let weights = scores.chunks_exact(CHUNK_TOKENS);
-    for (kept, weights) in kept.chunks_exact_mut(len).zip(weights) {
-        kept.copy_from_slice(&weights[..len]);
-    }
+impl<E: Element> Op for AttendChunk<'_, '_, E> {
+    type Output = ();
 
-    for tile in tiles(chunk) {
-        let values = layout.value_rows(tile.page, tile.offset, tile.rows);
-        let values = E::as_f32(&memory[values], rows);
-        let sums = sums.chunks_exact_mut(head_dim);
-        for (sums, weights) in sums.zip(scores.chunks_exact(CHUNK_TOKENS)) {
-            let weights = &weights[tile.at..tile.at + tile.rows];
-            if let Ok(&weights) = <&[f32; TILE]>::try_from(weights) {
-                add_rows(sums, values, weights);
-            } else {
-                for (&weight, value) in weights.iter().zip(values.chunks_exact(head_dim)) {
-                    add_rows(sums, value, [weight]);
-                }
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Self {
+            chunk,
+            scores,
+            partial: Partial { sums, totals },
+        } = self;
+        let head_dim = chunk.layout.head_dim();
+        sums.fill(0.0);
+        totals.fill(Total::NONE);
+        let len = chunk.tokens.len();
+        let mut at = 0;
+        while at < len {
+            let end = len.min(at + STRIDE_TOKENS);
+            for tile in Tiles::of(chunk, at..end) {
+                let mut scores = Scores {
+                    scores: &mut *scores,
+                    stride: CHUNK_TOKENS,
+                    at: tile.at,
+                };
+                let keys = chunk.rows(&tile, PageLayout::key_rows);
+                score_rows(simd, keys, chunk.queries, head_dim, &mut scores);
             }
+            let of_query = scores.chunks_exact_mut(CHUNK_TOKENS).zip(&mut *totals);
+            for ((scores, total), sums) in of_query.zip(sums.chunks_exact_mut(head_dim)) {
+                let (before, scores) = scores[..end].split_at_mut(at);
+                chunk.scoring.apply(simd, scores);
+                total.raise(simd, scores, before, sums);
+                total.weight += exponentiate(simd, scores, total.highest);
+            }
+            for tile in Tiles::of(chunk, at..end) {
+                let weights = Weights {
+                    weights: scores,
+                    stride: CHUNK_TOKENS,
+                    at: tile.at,
+                };
+                let values = chunk.rows(&tile, PageLayout::value_rows);
+                add_rows(simd, values, weights, sums, head_dim);
+            }
+            at = end;
         }
     }
 }
 
-/// Up to [`TILE`] tokens that follow each other in one page.
+/// Bytes of keys, and of values, between what is worked on and what is asked for: what a core reads while the memory answers.
+const AHEAD_BYTES: usize = 8 << 10;
+
+/// Where the rows of a tile lie: [`PageLayout::key_rows`] or [`PageLayout::value_rows`].
+type RowsOf = fn(&PageLayout, u32, usize, usize) -> Range<usize>;
+
+impl<E: Element> Chunk<'_, E> {
+    /// The rows of a tile, and those of a page of the same head that comes [`AHEAD_BYTES`] later.
+    #[inline(always)]
+    fn rows(&self, tile: &Tile, rows_of: RowsOf) -> Rows<'_, E> {
+        let Tile { offset, rows, .. } = *tile;
+        let at = |page: u32| &self.memory[rows_of(&self.layout, page, offset, rows)];
+        let page_bytes = self.layout.head_dim() * self.layout.block() * size_of::<E>();
+        let later = tile.index + AHEAD_BYTES.div_ceil(page_bytes);
+        Rows {
+            rows: at(self.pages[tile.index]),
+            ahead: self.pages.get(later).map_or(&[], |&page| at(page)),
+        }
+    }
+}
+
+/// Tokens that follow each other in one page.
+#[derive(Clone, Copy)]
 struct Tile {
-    page: u32,
+    /// Which of the head's pages.
+    index: usize,
     offset: usize,
     rows: usize,
     /// The first of the tokens, counted from the start of the chunk.
     at: usize,
 }
 
-/// The chunk's tokens in slot order. How they fall into tiles depends on where pages end; no result does.
-fn tiles(chunk: &Chunk<'_>) -> impl Iterator<Item = Tile> {
-    let block = chunk.layout.block();
-    let tokens = chunk.tokens.clone();
-    let mut next = tokens.start;
-    std::iter::from_fn(move || {
-        if next >= tokens.end {
+/// The chunk's tokens in slot order, page by page. How they fall into tiles depends on where pages end; no result does.
+struct Tiles {
+    block: usize,
+    /// The chunk's first token.
+    first: usize,
+    /// Those that are left.
+    tokens: Range<usize>,
+}
+
+impl Tiles {
+    /// Those of some tokens, counted from the start of the chunk.
+    #[inline(always)]
+    fn of<E>(chunk: &Chunk<'_, E>, tokens: Range<usize>) -> Self {
+        let first = chunk.tokens.start;
+        Self {
+            block: chunk.layout.block(),
+            first,
+            tokens: first + tokens.start..first + tokens.end,
+        }
+    }
+}
+
+impl Iterator for Tiles {
+    type Item = Tile;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<Tile> {
+        let Range { start, end } = self.tokens;
+        if start >= end {
             return None;
         }
-        let offset = next % block;
+        let offset = start % self.block;
         let tile = Tile {
-            page: chunk.pages[next / block],
+            index: start / self.block,
             offset,
-            rows: TILE.min(block - offset).min(tokens.end - next),
-            at: next - tokens.start,
+            rows: (self.block - offset).min(end - start),
+            at: start - self.first,
         };
-        next += tile.rows;
+        self.tokens.start += tile.rows;
         Some(tile)
-    })
+    }
 }
 
 /// The weight of all chunks of a head for one query: their highest score, and the sum of their weights relative to it, first chunk
@@ -173,12 +249,38 @@ pub(super) fn merge_chunks(sums: &[f32], totals: &[Total], group: usize, out: &m
         let Total { highest, weight } = weigh(totals.clone());
         for (sums, total) in sums.chunks_exact(per_head).zip(totals) {
             let sums = &sums[query * out.len()..][..out.len()];
-            add_rows(out, sums, [total.rescale(highest)]);
+            add_scaled(sums, total.rescale(highest), out);
         }
         if !sums.is_empty() {
             for out in out {
                 *out /= weight;
             }
         }
+    }
+}
+
+/// Adds `factor * row` to `total`, number by number.
+pub(super) fn add_scaled(row: &[f32], factor: f32, total: &mut [f32]) {
+    dispatch(AddScaled { row, factor, total });
+}
+
+struct AddScaled<'a> {
+    row: &'a [f32],
+    factor: f32,
+    total: &'a mut [f32],
+}
+
+impl Op for AddScaled<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let weights = Weights {
+            weights: &[self.factor],
+            stride: 1,
+            at: 0,
+        };
+        let width = self.total.len();
+        add_rows(simd, self.row.into(), weights, self.total, width);
     }
 }

@@ -19,6 +19,7 @@
 mod chunk;
 mod observed;
 
+use std::cell::RefCell;
 use std::ops::Range;
 
 use half::{bf16, f16};
@@ -27,7 +28,7 @@ use rayon::prelude::*;
 use crate::scoring::Scoring;
 use crate::store::Memory;
 use crate::{Element, KernelError, PageStore};
-use chunk::{Chunk, Partial, Scratch, Total, attend_chunk, merge_chunks};
+use chunk::{Chunk, Partial, Total, attend_chunk, merge_chunks};
 use observed::{Wanted, merge_rows};
 
 pub use observed::{Observed, attend_observed, attend_observed_into};
@@ -78,7 +79,7 @@ pub struct HeadSlots<'a> {
 /// [`KernelError::SoftcapOutOfRange`], [`KernelError::PagesTooFew`], [`KernelError::PageOutOfRange`].
 pub fn attend(store: &PageStore, args: &AttendArgs<'_>) -> Result<Vec<f32>, KernelError> {
     let mut out = vec![0.0; args.queries.len()];
-    attend_into(store, args, &mut out)?;
+    attend_into(store, args, &mut Workspace::default(), &mut out)?;
     Ok(out)
 }
 
@@ -90,10 +91,11 @@ pub fn attend(store: &PageStore, args: &AttendArgs<'_>) -> Result<Vec<f32>, Kern
 pub fn attend_into(
     store: &PageStore,
     args: &AttendArgs<'_>,
+    workspace: &mut Workspace,
     out: &mut [f32],
 ) -> Result<(), KernelError> {
     check(store, args, out)?;
-    run(store, args, out, None);
+    run(store, args, workspace, out, None);
     Ok(())
 }
 
@@ -155,28 +157,75 @@ fn scoring(args: &AttendArgs<'_>) -> Scoring {
 }
 
 /// One chunk of one head.
+#[derive(Clone, Debug)]
 struct Job {
     head: usize,
     tokens: Range<usize>,
 }
 
-/// Cuts every head into chunks. The cut of a head depends on its length alone.
-fn cut(heads: &[HeadSlots<'_>]) -> Vec<Job> {
-    let jobs = heads.iter().enumerate().flat_map(|(head, slots)| {
-        let starts = (0..slots.len).step_by(CHUNK_TOKENS);
-        starts.map(move |start| Job {
-            head,
-            tokens: start..slots.len.min(start + CHUNK_TOKENS),
-        })
-    });
-    jobs.collect()
+/// Memory that calls of [`attend_into`] and [`attend_observed_into`] work in. It grows to what the largest call needed; with one that
+/// has grown, a call allocates nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Workspace {
+    /// Every head's chunks, head by head.
+    jobs: Vec<Job>,
+    /// `[chunks, G, D]`.
+    sums: Vec<f32>,
+    /// `[chunks, G]`.
+    totals: Vec<Total>,
+    /// `[chunks, G, CHUNK_TOKENS]`, where attention rows are asked for.
+    weights: Vec<f32>,
 }
 
-fn run(store: &PageStore, args: &AttendArgs<'_>, out: &mut [f32], wanted: Option<Wanted<'_>>) {
+impl Workspace {
+    /// Cuts every head into chunks, and makes room for what they leave. The cut of a head depends on its length alone.
+    fn prepare(&mut self, args: &AttendArgs<'_>, head_dim: usize, keeps_weights: bool) {
+        self.jobs.clear();
+        for (head, slots) in args.heads.iter().enumerate() {
+            let starts = (0..slots.len).step_by(CHUNK_TOKENS);
+            self.jobs.extend(starts.map(|start| Job {
+                head,
+                tokens: start..slots.len.min(start + CHUNK_TOKENS),
+            }));
+        }
+        let rows = self.jobs.len() * args.group;
+        self.sums.resize(rows * head_dim, 0.0);
+        self.totals.resize(rows, Total::default());
+        let kept = if keeps_weights {
+            rows * CHUNK_TOKENS
+        } else {
+            0
+        };
+        self.weights.resize(kept, 0.0);
+    }
+}
+
+thread_local! {
+    /// Scores of a chunk, where nobody wants to keep them.
+    static SCORES: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Lends a thread's own memory for `len` numbers.
+fn with_scores(len: usize, work: impl FnOnce(&mut [f32])) {
+    SCORES.with_borrow_mut(|scores| {
+        if scores.len() < len {
+            scores.resize(len, 0.0);
+        }
+        work(&mut scores[..len]);
+    });
+}
+
+fn run(
+    store: &PageStore,
+    args: &AttendArgs<'_>,
+    workspace: &mut Workspace,
+    out: &mut [f32],
+    wanted: Option<Wanted<'_>>,
+) {
     match store.memory() {
-        Memory::F32(memory) => run_in::<f32>(store, memory, args, out, wanted),
-        Memory::F16(memory) => run_in::<f16>(store, memory, args, out, wanted),
-        Memory::Bf16(memory) => run_in::<bf16>(store, memory, args, out, wanted),
+        Memory::F32(memory) => run_in::<f32>(store, memory, args, workspace, out, wanted),
+        Memory::F16(memory) => run_in::<f16>(store, memory, args, workspace, out, wanted),
+        Memory::Bf16(memory) => run_in::<bf16>(store, memory, args, workspace, out, wanted),
     }
 }
 
@@ -184,54 +233,50 @@ fn run_in<E: Element>(
     store: &PageStore,
     memory: &[E],
     args: &AttendArgs<'_>,
+    workspace: &mut Workspace,
     out: &mut [f32],
     wanted: Option<Wanted<'_>>,
 ) {
-    let head_dim = store.layout().head_dim();
-    let group = args.group;
-    let per_head = group * head_dim;
-    let jobs = cut(args.heads);
-    let tokens: usize = jobs.iter().map(|job| job.tokens.len()).sum();
-    let mut sums = vec![0.0; jobs.len() * per_head];
-    let mut totals = vec![Total::default(); jobs.len() * group];
-    let kept_per_token = if wanted.is_some() { group } else { 0 };
-    let mut weights = vec![0.0; tokens * kept_per_token];
+    let layout = store.layout();
+    let (group, per_head) = (args.group, args.group * layout.head_dim());
+    workspace.prepare(args, layout.head_dim(), wanted.is_some());
+    let Workspace {
+        jobs,
+        sums,
+        totals,
+        weights,
+    } = workspace;
 
-    let new_scratch = || Scratch::new(group, head_dim);
-    let attend_job = |scratch: &mut Scratch, (job, partial): (&Job, Partial<'_>)| {
+    let attend_job = |job: &Job, sums: &mut [f32], totals: &mut [Total], scores: &mut [f32]| {
         let chunk = Chunk {
-            layout: store.layout(),
+            memory,
+            layout,
             pages: args.heads[job.head].pages,
             tokens: job.tokens.clone(),
             queries: &args.queries[job.head * per_head..][..per_head],
             scoring: scoring(args),
         };
-        attend_chunk(memory, &chunk, scratch, partial);
+        attend_chunk(&chunk, scores, Partial { sums, totals });
     };
-    let mut weights_left = &mut weights[..];
-    let partials = jobs
-        .iter()
-        .zip(sums.chunks_exact_mut(per_head))
-        .zip(totals.chunks_exact_mut(group))
-        .map(|((job, sums), totals)| Partial {
-            sums,
-            totals,
-            weights: weights_left
-                .split_off_mut(..job.tokens.len() * kept_per_token)
-                .unwrap_or_default(),
-        });
-    let partials: Vec<Partial<'_>> = partials.collect();
-    if tokens.saturating_mul(per_head) < SERIAL_WORK {
-        let mut scratch = new_scratch();
-        let tasks = jobs.iter().zip(partials);
-        tasks.for_each(|task| attend_job(&mut scratch, task));
+    let tokens: usize = jobs.iter().map(|job| job.tokens.len()).sum();
+    let is_small = tokens.saturating_mul(per_head) < SERIAL_WORK;
+    let per_job = group * CHUNK_TOKENS;
+    let tasks = jobs
+        .par_iter()
+        .with_min_len(if is_small { jobs.len() } else { 1 })
+        .zip(sums.par_chunks_exact_mut(per_head))
+        .zip(totals.par_chunks_exact_mut(group));
+    if wanted.is_some() {
+        let tasks = tasks.zip(weights.par_chunks_exact_mut(per_job));
+        tasks.for_each(|(((job, sums), totals), scores)| attend_job(job, sums, totals, scores));
     } else {
-        let tasks = jobs.par_iter().zip(partials);
-        tasks.for_each_init(new_scratch, attend_job);
+        tasks.for_each(|((job, sums), totals)| {
+            with_scores(per_job, |scores| attend_job(job, sums, totals, scores));
+        });
     }
 
     if let Some(wanted) = wanted {
-        merge_rows(args, &weights, &totals, wanted);
+        merge_rows(args, weights, totals, wanted);
     }
     let (mut sums, mut totals) = (&sums[..], &totals[..]);
     for (out, head) in out.chunks_exact_mut(per_head).zip(args.heads) {

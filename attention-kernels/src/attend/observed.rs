@@ -2,9 +2,8 @@
 
 use kv_core::Reduce;
 
-use super::chunk::{Total, weigh};
-use super::{AttendArgs, CHUNK_TOKENS, check, run};
-use crate::lanes::add_rows;
+use super::chunk::{Total, add_scaled, weigh};
+use super::{AttendArgs, CHUNK_TOKENS, Workspace, check, run};
 use crate::{KernelError, PageStore};
 
 /// What [`attend_observed`] returns.
@@ -54,7 +53,8 @@ pub fn attend_observed(
     let mut out = vec![0.0; args.queries.len()];
     check(store, args, &out)?;
     let mut rows = vec![0.0; row_elements(args)];
-    attend_observed_into(store, args, group_reduce, &mut out, &mut rows)?;
+    let workspace = &mut Workspace::default();
+    attend_observed_into(store, args, group_reduce, workspace, &mut out, &mut rows)?;
     Ok(Observed { out, rows })
 }
 
@@ -67,6 +67,7 @@ pub fn attend_observed_into(
     store: &PageStore,
     args: &AttendArgs<'_>,
     group_reduce: Reduce,
+    workspace: &mut Workspace,
     out: &mut [f32],
     rows: &mut [f32],
 ) -> Result<(), KernelError> {
@@ -82,7 +83,7 @@ pub fn attend_observed_into(
         reduce: group_reduce,
         rows,
     };
-    run(store, args, out, Some(wanted));
+    run(store, args, workspace, out, Some(wanted));
     Ok(())
 }
 
@@ -97,8 +98,8 @@ pub(super) struct Wanted<'a> {
     rows: &'a mut [f32],
 }
 
-/// Brings the weights that the chunks kept to rows. `weights` is `[G, tokens]` of every chunk, one after the other, and `totals`
-/// `[chunks, G]`, both in the order of the heads.
+/// Brings the weights that the chunks kept to rows. `weights` is `[chunks, G, CHUNK_TOKENS]` and `totals` `[chunks, G]`, both in the
+/// order of the heads.
 pub(super) fn merge_rows(
     args: &AttendArgs<'_>,
     mut weights: &[f32],
@@ -108,28 +109,30 @@ pub(super) fn merge_rows(
     let group = args.group;
     let Wanted { reduce, mut rows } = wanted;
     for head in args.heads {
+        let chunks = head.len.div_ceil(CHUNK_TOKENS) * group;
         let (head_weights, head_totals, row);
-        (head_weights, weights) = weights.split_at(head.len * group);
-        (head_totals, totals) = totals.split_at(head.len.div_ceil(CHUNK_TOKENS) * group);
+        (head_weights, weights) = weights.split_at(chunks * CHUNK_TOKENS);
+        (head_totals, totals) = totals.split_at(chunks);
         (row, rows) = rows.split_at_mut(head.len);
         merge_row(head_weights, head_totals, group, reduce, row);
     }
 }
 
 fn merge_row(weights: &[f32], totals: &[Total], group: usize, reduce: Reduce, row: &mut [f32]) {
-    let queries = |query| weigh(totals.iter().skip(query).step_by(group));
-    let queries: Vec<Total> = (0..group).map(queries).collect();
     row.fill(0.0);
-    let chunks = row
-        .chunks_mut(CHUNK_TOKENS)
-        .zip(totals.chunks_exact(group))
-        .zip(weights.chunks(CHUNK_TOKENS * group));
-    for ((row, totals), weights) in chunks {
-        let weights = weights.chunks_exact(row.len());
-        for ((total, query), weights) in totals.iter().zip(&queries).zip(weights) {
-            let share = total.rescale(query.highest) / query.weight;
+    for query in 0..group {
+        let all = weigh(totals.iter().skip(query).step_by(group));
+        let weights = weights.chunks_exact(CHUNK_TOKENS).skip(query);
+        let totals = totals.iter().skip(query).step_by(group);
+        for ((row, total), weights) in row
+            .chunks_mut(CHUNK_TOKENS)
+            .zip(totals)
+            .zip(weights.step_by(group))
+        {
+            let share = total.rescale(all.highest) / all.weight;
+            let weights = &weights[..row.len()];
             match reduce {
-                Reduce::Mean | Reduce::Sum => add_rows(row, weights, [share]),
+                Reduce::Mean | Reduce::Sum => add_scaled(weights, share, row),
                 Reduce::Max => raise(row, weights, share),
             }
         }

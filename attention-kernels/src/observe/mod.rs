@@ -4,36 +4,21 @@
 //! chooses among them. [`attend_observed`](crate::attend_observed) watches a decode step. [`Reduction`] says how attention of every
 //! query head and query becomes one number: over the queries, then over the group and along the text.
 //!
-//! # How the work is cut
-//!
-//! The queries of a query head are taken in blocks of [`BLOCK_QUERIES`]. A block scores its queries against all keys that they can
-//! see, makes every row a softmax, and folds the rows into one row of columns. So no more than a block of scores exists at a time per
-//! thread. The blocks are dealt in turn to [`PARTS`] parts, each with columns of its own; head and part are the unit of work for a
-//! thread, and the parts of a head are put together first to last. Scores and weights are `f32`, all that is folded is `f64`,
-//! and what is returned is rounded once.
-//!
-//! # What the bits depend on
-//!
-//! The row of a KV head is a function of its keys, the queries of its group, their number `n`, the scale, the soft cap and what was
-//! asked for, to the last bit. It does not depend on the number of threads, on other heads, or on padding: rows from `n` on are never
-//! read. Another build may round differently (fused multiply-add).
+//! How the work is cut, and what the bits depend on: see [`prompt`](crate::prompt). [`attend_prompt`](crate::attend_prompt) gives the
+//! same numbers as a by-product of attention over the prompt.
 
-mod columns;
 mod norms;
-mod prompt;
 mod reduce;
 
 use kv_core::{Observation, Reduction};
 
-use crate::KernelError;
-use columns::{Queries, columns};
+use crate::prompt::{Folded, walk};
+use crate::{KernelError, PromptArgs};
 use reduce::reduce_heads;
 
 pub(crate) use reduce::check_pool;
 
-pub use columns::{BLOCK_QUERIES, PARTS};
 pub use norms::{KeyNormsArgs, key_norms};
-pub use prompt::PromptArgs;
 
 /// What a policy asked to see of a prompt: the kernel that `observation` names, or `None` where it names nothing that a prompt
 /// is read for. This is the one place where an observation finds its kernel.
@@ -77,23 +62,73 @@ pub fn observe(
     reduction: Reduction,
     args: &PromptArgs<'_>,
 ) -> Result<Option<Vec<f32>>, KernelError> {
-    let scores = match observation {
+    let mut scores = match observation {
         Observation::None => return Ok(None),
-        Observation::Window { queries } => observe_window(args, queries, reduction),
-        Observation::Latest => observe_window(args, 1, reduction),
-        Observation::Accumulated | Observation::Rows => observe_accumulated(args, reduction),
-        Observation::KeyNorms => key_norms(&KeyNormsArgs::from(args)),
-        _ => Err(KernelError::NotObserved { observation }),
+        Observation::KeyNorms => key_norms(&KeyNormsArgs::from(args))?,
+        _ => match folded(args, observation, reduction)? {
+            Some(folded) => observe_folded(args, &folded, reduction)?,
+            None => return Err(KernelError::NotObserved { observation }),
+        },
     };
-    let mut scores = scores?;
     if reduction.shared {
         share(&mut scores, args.tokens);
     }
     Ok(Some(scores))
 }
 
+/// Whose softmax rows an observation is made of; `None` where it is not made of attention.
+pub(crate) fn folded(
+    args: &PromptArgs<'_>,
+    observation: Observation,
+    reduction: Reduction,
+) -> Result<Option<Folded>, KernelError> {
+    let window = match observation {
+        Observation::Window { queries: 0 } => {
+            return Err(KernelError::WindowOutOfRange { window: 0 });
+        }
+        Observation::Window { queries } => Some(queries),
+        Observation::Latest => Some(1),
+        Observation::Accumulated | Observation::Rows => None,
+        _ => return Ok(None),
+    };
+    check_pool(reduction.pool)?;
+    let n = args.tokens;
+    let (first, before) = match window {
+        Some(window) => (n - window.min(n), n - window.min(n)),
+        None => (0, n),
+    };
+    Ok(Some(Folded {
+        queries: first..n,
+        before,
+        reduce: reduction.queries,
+    }))
+}
+
+fn observe_folded(
+    args: &PromptArgs<'_>,
+    folded: &Folded,
+    reduction: Reduction,
+) -> Result<Vec<f32>, KernelError> {
+    let heads = args.check()?;
+    let columns = walk(args, heads, None, Some(folded));
+    Ok(finish(args, heads, folded, &columns, reduction))
+}
+
+/// Reduces columns (`[H * G, before]`) to one number per KV head and token, `[H, n]`; those from `before` on are kept in any case.
+pub(crate) fn finish(
+    args: &PromptArgs<'_>,
+    heads: usize,
+    folded: &Folded,
+    columns: &[f64],
+    reduction: Reduction,
+) -> Vec<f32> {
+    let mut out = vec![f32::INFINITY; heads * args.tokens];
+    reduce_heads(columns, folded.before, args, reduction, &mut out);
+    out
+}
+
 /// The mean over the heads in place of each head's scores, `[H, T]`.
-fn share(scores: &mut [f32], tokens: usize) {
+pub(crate) fn share(scores: &mut [f32], tokens: usize) {
     let heads = scores.len() / tokens.max(1);
     for token in 0..tokens {
         let column = || (0..heads).map(|head| head * tokens + token);
@@ -109,7 +144,7 @@ fn share(scores: &mut [f32], tokens: usize) {
 /// Attention of the last `window` prompt queries to the tokens before them: `[H, n]`; a window of more queries than there are means
 /// all. The window's own tokens take their share of each softmax, are left out of the pool, and score positive infinity. What is
 /// computed is defined by
-/// [`oracle::observe_window`](crate::oracle::observe_window), which also says how close the result is; [the module](self) says what
+/// [`oracle::observe_window`](crate::oracle::observe_window), which also says how close the result is; [`prompt`](crate::prompt) says what
 /// the bits depend on.
 ///
 /// A number that is not finite among the queries or keys of a head makes that head's row unspecified and touches no other head.
@@ -145,24 +180,11 @@ pub fn observe_window(
     window: usize,
     reduction: Reduction,
 ) -> Result<Vec<f32>, KernelError> {
-    let heads = args.check()?;
-    check_pool(reduction.pool)?;
-    if window == 0 {
-        return Err(KernelError::WindowOutOfRange { window });
-    }
-    let before = args.tokens - window.min(args.tokens);
-    let queries = Queries {
-        range: before..args.tokens,
-        before,
-    };
-    let columns = columns(args, heads, &queries, reduction.queries);
-    let mut out = vec![f32::INFINITY; heads * args.tokens];
-    reduce_heads(&columns, before, args, reduction, &mut out);
-    Ok(out)
+    observed(args, Observation::Window { queries: window }, reduction)
 }
 
 /// Attention accumulated over all prompt queries: `[H, n]`. What is computed is defined by
-/// [`oracle::observe_accumulated`](crate::oracle::observe_accumulated), which also says how close the result is; [the module](self)
+/// [`oracle::observe_accumulated`](crate::oracle::observe_accumulated), which also says how close the result is; [`prompt`](crate::prompt)
 /// says what the bits depend on. Takes about `H * G * n * n * D / 2` multiply-adds and no memory beyond a few rows of `n`
 /// per query head.
 ///
@@ -175,16 +197,19 @@ pub fn observe_accumulated(
     args: &PromptArgs<'_>,
     reduction: Reduction,
 ) -> Result<Vec<f32>, KernelError> {
-    let heads = args.check()?;
-    check_pool(reduction.pool)?;
-    let queries = Queries {
-        range: 0..args.tokens,
-        before: args.tokens,
-    };
-    let columns = columns(args, heads, &queries, reduction.queries);
-    let mut out = vec![0.0; heads * args.tokens];
-    reduce_heads(&columns, args.tokens, args, reduction, &mut out);
-    Ok(out)
+    observed(args, Observation::Accumulated, reduction)
+}
+
+fn observed(
+    args: &PromptArgs<'_>,
+    observation: Observation,
+    reduction: Reduction,
+) -> Result<Vec<f32>, KernelError> {
+    args.check()?;
+    match folded(args, observation, reduction)? {
+        Some(folded) => observe_folded(args, &folded, reduction),
+        None => Err(KernelError::NotObserved { observation }),
+    }
 }
 
 #[cfg(test)]

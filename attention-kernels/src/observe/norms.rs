@@ -1,8 +1,8 @@
 //! The lengths of keys.
 
-use super::prompt::{PromptArgs, check_heads};
-use crate::KernelError;
-use crate::lanes::dot_rows;
+use crate::prompt::check_heads;
+use crate::simd::{Op, Scores, Simd, dispatch, score_rows};
+use crate::{KernelError, PromptArgs};
 
 /// What [`key_norms`] reads.
 #[derive(Clone, Copy, Debug)]
@@ -56,9 +56,25 @@ pub fn key_norms(args: &KeyNormsArgs<'_>) -> Result<Vec<f32>, KernelError> {
         let keys = keys[head * rows * head_dim..].chunks_exact(head_dim);
         keys.take(tokens)
     });
-    let norms = keys.map(|key| {
-        let [square] = dot_rows(key, key);
-        -square.sqrt()
-    });
+    let norms = keys.map(|key| -dispatch(Square(key)).sqrt());
     Ok(norms.collect())
+}
+
+/// The dot product of a key with itself.
+struct Square<'a>(&'a [f32]);
+
+impl Op for Square<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> f32 {
+        let mut square = [0.0];
+        let mut into = Scores {
+            scores: &mut square,
+            stride: 1,
+            at: 0,
+        };
+        score_rows(simd, self.0.into(), self.0, self.0.len(), &mut into);
+        square[0]
+    }
 }

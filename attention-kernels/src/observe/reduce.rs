@@ -2,8 +2,8 @@
 
 use kv_core::{Pool, Reduce, Reduction, ReductionOrder};
 
-use super::prompt::PromptArgs;
-use crate::KernelError;
+use crate::prompt::fold;
+use crate::{KernelError, PromptArgs};
 
 pub(crate) fn check_pool(pool: Pool) -> Result<(), KernelError> {
     match pool {
@@ -11,15 +11,6 @@ pub(crate) fn check_pool(pool: Pool) -> Result<(), KernelError> {
             Err(KernelError::PoolWidthOutOfRange { width })
         }
         _ => Ok(()),
-    }
-}
-
-/// Takes one more row into `into`, which starts as zeros: attention is never below 0. A mean is a sum until it is divided.
-pub(super) fn fold(reduce: Reduce, into: &mut [f64], row: impl Iterator<Item = f64>) {
-    let pairs = into.iter_mut().zip(row);
-    match reduce {
-        Reduce::Mean | Reduce::Sum => pairs.for_each(|(sum, number)| *sum += number),
-        Reduce::Max => pairs.for_each(|(highest, number)| *highest = highest.max(number)),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use attention_kernels::attend::CHUNK_TOKENS;
 use attention_kernels::{
-    AttendArgs, HeadSlots, KvDtype, PageLayout, PageStore, attend, attend_into, oracle,
+    AttendArgs, HeadSlots, KvDtype, PageLayout, PageStore, Workspace, attend, attend_into, oracle,
 };
 use proptest::prelude::*;
 use rand::seq::SliceRandom;
@@ -285,7 +285,7 @@ fn empty_heads_and_empty_calls() {
         args.queries = &queries;
         args.heads = &[HeadSlots { pages: &[], len: 0 }; 2];
         let mut out = vec![f32::NAN; queries.len()];
-        attend_into(&store, &args, &mut out).expect("a sound call");
+        attend_into(&store, &args, &mut Workspace::default(), &mut out).expect("a sound call");
         assert_eq!(out, vec![0.0; queries.len()]);
     }
 }

@@ -2,7 +2,7 @@
 
 use attention_kernels::{
     AttendArgs, CopyRow, HeadSlots, KernelError, KvDtype, PageLayout, PageStore, RowWrite,
-    WriteArgs, attend, attend_into, copy_rows, write,
+    Workspace, WriteArgs, attend, attend_into, copy_rows, write,
 };
 
 fn layout() -> PageLayout {
@@ -264,7 +264,8 @@ fn refused_attend(spoil: impl FnOnce(&mut AttendArgs<'_>)) -> KernelError {
     sound_call(|store, mut args| {
         spoil(&mut args);
         let mut out = vec![7.0; 16];
-        let error = attend_into(store, &args, &mut out).expect_err("a wrong call");
+        let error = attend_into(store, &args, &mut Workspace::default(), &mut out)
+            .expect_err("a wrong call");
         assert_eq!(out, [7.0; 16], "a refused call changes nothing");
         error
     })
@@ -301,7 +302,8 @@ fn queries_length() {
 #[test]
 fn output_length() {
     sound_call(|store, args| {
-        let error = attend_into(store, &args, &mut [7.0; 15]).expect_err("a short output");
+        let error = attend_into(store, &args, &mut Workspace::default(), &mut [7.0; 15])
+            .expect_err("a short output");
         assert_eq!(
             error,
             KernelError::OutputLength {

@@ -3,8 +3,10 @@
 //! Every run draws a fresh seed and prints it where a test fails. `HEADROOM_SEED=<number>` repeats a run.
 
 mod attend;
+mod attend_prompt;
 mod bits;
 mod errors;
+mod levels;
 mod memory;
 mod observe;
 mod observe_bits;

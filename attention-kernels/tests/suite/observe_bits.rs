@@ -4,7 +4,7 @@ use attention_kernels::{AttendArgs, PageLayout, attend, attend_observed};
 use kv_core::{Pool, Reduce, Reduction};
 
 use crate::prompts::{Prompt, Shape};
-use crate::world::{DTYPES, Rows, World, bits, random_queries, rng};
+use crate::world::{DTYPES, Rows, World, bits, on_threads, random_queries, rng};
 
 fn shape(heads: usize, tokens: usize) -> Shape {
     Shape {
@@ -25,18 +25,6 @@ fn shape(heads: usize, tokens: usize) -> Shape {
 
 fn both(prompt: &Prompt) -> [Vec<u32>; 2] {
     [bits(&prompt.window()), bits(&prompt.accumulated())]
-}
-
-/// Runs `run` a few times with each of several numbers of threads.
-fn on_threads<R: Send>(run: impl Fn() -> R + Sync) -> Vec<R> {
-    let results = [1, 2, 3].into_iter().flat_map(|threads| {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
-        let pool = pool.build().expect("a thread pool");
-        // More than once, since threads meet the work in another order every time.
-        let results: Vec<R> = (0..3).map(|_| pool.install(&run)).collect();
-        results
-    });
-    results.collect()
 }
 
 #[test]

@@ -2,7 +2,8 @@
 
 use attention_kernels::{
     AttendArgs, HeadSlots, KernelError, KeyNormsArgs, KvDtype, PageLayout, PageStore, PromptArgs,
-    attend_observed, attend_observed_into, key_norms, observe_accumulated, observe_window,
+    Workspace, attend_observed, attend_observed_into, key_norms, observe_accumulated,
+    observe_window,
 };
 use kv_core::{Pool, Reduce, Reduction};
 
@@ -163,7 +164,14 @@ fn a_refused_step_changes_nothing() {
     };
     let run = |out: usize, rows: usize, args: &AttendArgs<'_>| {
         let (mut out, mut rows) = (vec![7.0; out], vec![7.0; rows]);
-        let result = attend_observed_into(&store, args, Reduce::Sum, &mut out, &mut rows);
+        let result = attend_observed_into(
+            &store,
+            args,
+            Reduce::Sum,
+            &mut Workspace::default(),
+            &mut out,
+            &mut rows,
+        );
         let unchanged = out.iter().chain(&rows).all(|&number| number == 7.0);
         assert_eq!(unchanged, result.is_err());
         result

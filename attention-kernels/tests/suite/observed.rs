@@ -1,7 +1,9 @@
 //! The attention rows of decode steps against the oracle.
 
 use attention_kernels::attend::CHUNK_TOKENS;
-use attention_kernels::{AttendArgs, PageLayout, attend_observed, attend_observed_into, oracle};
+use attention_kernels::{
+    AttendArgs, PageLayout, Workspace, attend_observed, attend_observed_into, oracle,
+};
 use kv_core::Reduce;
 
 use crate::prompts::{BOUND, greatest_terms, worst_error};
@@ -89,8 +91,15 @@ fn the_mass_is_that_of_the_group() {
     worlds(0x53, 3.0, |world, args| {
         let mut out = vec![f32::NAN; args.queries.len()];
         let mut rows = vec![f32::NAN; LENGTHS.iter().sum()];
-        attend_observed_into(&world.store, args, Reduce::Sum, &mut out, &mut rows)
-            .expect("a sound call");
+        attend_observed_into(
+            &world.store,
+            args,
+            Reduce::Sum,
+            &mut Workspace::default(),
+            &mut out,
+            &mut rows,
+        )
+        .expect("a sound call");
         let mut rows = &rows[..];
         for len in LENGTHS {
             let row;

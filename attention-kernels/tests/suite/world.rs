@@ -277,3 +277,15 @@ pub(crate) fn relative_error(got: &[f32], want: &[f64], values: &[f32]) -> f64 {
 pub(crate) fn bits(numbers: &[f32]) -> Vec<u32> {
     numbers.iter().map(|number| number.to_bits()).collect()
 }
+
+/// Runs `run` a few times with each of several numbers of threads.
+pub(crate) fn on_threads<R: Send>(run: impl Fn() -> R + Sync) -> Vec<R> {
+    let results = [1, 2, 3].into_iter().flat_map(|threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+        let pool = pool.build().expect("a thread pool");
+        // More than once, since threads meet the work in another order every time.
+        let results: Vec<R> = (0..3).map(|_| pool.install(&run)).collect();
+        results
+    });
+    results.collect()
+}

@@ -4,14 +4,14 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use kv_core::Registry;
 use mistralrs_core::ModelDType;
-use mistralrs_kv::{CacheConfig, EngineConfig, PoolSize, StartError, device};
+use mistralrs_kv::{CacheConfig, EngineConfig, KvDtype, PoolSize, StartError, device};
 
-/// Type of activations and cache.
+/// Type of activations.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Dtype {
     /// 32 bits: the fastest on a CPU.
     F32,
-    /// 16 bits: half the cache's bytes, slower on a CPU.
+    /// 16 bits: slower on a CPU.
     F16,
     /// 16 bits with the range of 32.
     Bf16,
@@ -59,9 +59,13 @@ pub(crate) struct ModelArgs {
     /// Where the model and its cache are: `cpu`, `cuda`, `cuda:N`, or `auto`, a GPU where there is one.
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     device: String,
-    /// Type of activations and cache.
+    /// Type of activations.
     #[arg(long, value_enum, default_value_t = Dtype::F32)]
     dtype: Dtype,
+    /// Type in which a policy's keys and values are stored: f16, bf16 or f32 [default: f16 on a CPU, bf16 where the activations are
+    /// that; on a GPU the type of the activations].
+    #[arg(long, value_name = "TYPE")]
+    cache_dtype: Option<KvDtype>,
     /// Most sequences that run at once.
     #[arg(long, value_name = "N", default_value_t = 32)]
     max_seqs: usize,
@@ -161,6 +165,9 @@ impl ModelArgs {
         if let Some(tokens) = self.prompt_tail {
             cache = cache.prompt_tail(tokens);
         }
+        if let Some(dtype) = self.cache_dtype {
+            cache = cache.cache_dtype(dtype);
+        }
         for setting in &self.settings {
             cache = cache.set_text(setting)?;
         }
@@ -174,6 +181,7 @@ impl ModelArgs {
             ("set", self.settings.first().cloned()),
             ("pin-prefix", self.pin_prefix.map(|n| n.to_string())),
             ("prompt-tail", self.prompt_tail.map(|n| n.to_string())),
+            ("cache-dtype", self.cache_dtype.map(|n| n.to_string())),
             ("pa-context-len", self.pa_context_len.map(|n| n.to_string())),
             ("pa-memory-mb", self.pa_memory_mb.map(|n| n.to_string())),
         ];

@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, reason = "a command line prints")]
 
+mod bench;
 mod cache_args;
 mod compare;
 mod conform;
@@ -46,6 +47,8 @@ enum Command {
     Run(Box<run::Run>),
     /// Measure how far a policy moves the next-token distribution from the full cache's.
     Compare(Box<compare::Compare>),
+    /// Measure how fast the model reads and writes, or the goals for speed.
+    Bench(Box<bench::Bench>),
     /// Run reference cases of other people's code through the kernels and the policies.
     Conform(conform::Conform),
     /// Serve the model to clients of OpenAI's API.
@@ -59,6 +62,7 @@ impl Command {
         match self {
             Self::Run(run) => run.execute(registry, silent)?,
             Self::Compare(compare) => compare.execute(registry, silent)?,
+            Self::Bench(bench) => bench.execute(registry, silent)?,
             Self::Conform(conform) => return conform.execute(&registry),
             Self::Serve(serve) => serve.execute(registry, silent)?,
             Self::Policies(policies) => policies.execute(&registry)?,

@@ -176,7 +176,7 @@ const CASES: &[(&str, &[&str])] = &[
         &["`budget` is 1KiB", "at least"],
     ),
     (
-        "-m @good.gguf -p hi --policy streaming-llm --budget 3000 --pa-memory-mb 1",
+        "-m @good.gguf -p hi --policy streaming-llm --budget 3000 --pa-memory-mb 1 --cache-dtype f32",
         &["`budget` is 3000", "at most 2048"],
     ),
     (
@@ -220,7 +220,7 @@ const CASES: &[(&str, &[&str])] = &[
         &["`budget` is 25%", "sparsity"],
     ),
     (
-        "-m @good.gguf -p hi --policy streaming-llm --set recent=3000 --pa-memory-mb 1",
+        "-m @good.gguf -p hi --policy streaming-llm --set recent=3000 --pa-memory-mb 1 --cache-dtype f32",
         &["`pa-context-len` is room for", "streaming-llm holds"],
     ),
     (

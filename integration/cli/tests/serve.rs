@@ -217,7 +217,7 @@ fn the_openai_client_gets_answers_streams_and_terms_of_its_own() {
 
 #[test]
 fn mistakes_are_told_in_the_shape_that_the_client_reads() {
-    let options = "--policy streaming-llm --budget 48 --pa-memory-mb 16";
+    let options = "--policy streaming-llm --budget 48 --pa-memory-mb 8";
     let server = Server::start(&smollm(), options);
     let said = server.ask(&["mistakes"]);
     let expect = |case: &str, status: u64, parts: &[&str]| refused(&said[case], status, parts);
@@ -243,7 +243,7 @@ fn mistakes_are_told_in_the_shape_that_the_client_reads() {
 #[test]
 fn a_request_that_can_never_fit_is_told_so_before_a_stream_begins() {
     // Without a policy everything is kept.
-    let server = Server::start(&smollm(), "--pa-memory-mb 16");
+    let server = Server::start(&smollm(), "--pa-memory-mb 8");
     let said = server.ask(&["hopeless"]);
     for way in ["whole", "streamed"] {
         let parts = ["tokens needs", "pages", "`--pa-memory-mb`"];
@@ -284,8 +284,8 @@ fn under_load_every_answer_is_the_answer_alone() {
         .ok()
         .and_then(|seed| seed.parse().ok())
         .unwrap_or_else(rand::random);
-    // A sequence holds 64 tokens in each of 90 heads: 2 pages each, 16 KiB a page. So 45 MiB are room for 16.
-    let options = "--policy streaming-llm --budget 64 --pa-memory-mb 45 --max-seqs 64";
+    // A sequence holds 64 tokens in each of 90 heads: 2 pages each, 8 KiB a page. So 22.5 MiB are room for 16.
+    let options = "--policy streaming-llm --budget 64 --pa-memory-mb 23 --max-seqs 64";
     let server = Server::start(&smollm(), options);
     let pages = server.metric("mistralrs_kv_cache_blocks_total");
     let room = pages / 180.0;

@@ -230,6 +230,6 @@ fn tied_victims(table: &HeadTable, theirs: &[u32]) -> Option<(Slot, Slot)> {
     let (other, None) = (gone.next()?, gone.next()) else {
         return None;
     };
-    let scores = table.scores();
-    tie::are_close(scores[victim.index()], scores[other]).then(|| (victim, Slot::new(other)))
+    let other = Slot::new(other);
+    tie::are_close(table.score(victim), table.score(other)).then_some((victim, other))
 }

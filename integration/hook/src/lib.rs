@@ -8,15 +8,17 @@
 //! Letters: `S` sequences of a batch, `H` KV heads, `G` query heads per KV head, `D` head dimension, `T` new tokens.
 #![forbid(unsafe_code)]
 
+mod causal;
 mod factory;
 mod rotation;
 mod runtime;
 mod seed;
 
+pub use causal::{is_causal, note_causal};
 pub use factory::{Factory, install, installed, make, scoped, uninstall};
 pub use rotation::{RotationTables, note_rotation, take_rotation, want_rotation};
 pub use runtime::{Batch, Full, Handle, KvRuntime, LayerCall, LayerSpec, PoolSpec};
 pub use seed::{seed, set_seed};
 
 /// Version of this interface. The patched engine repeats it, and `mistralrs-kv` compares the two at compile time.
-pub const ABI: u32 = 4;
+pub const ABI: u32 = 5;

@@ -84,6 +84,8 @@ pub struct LayerCall<'a> {
     pub softcap: Option<f32>,
     /// How far back this layer may look, where the model says so.
     pub sliding_window: Option<usize>,
+    /// Whether a prompt's query sees all tokens before it and none after it, and nothing else masks.
+    pub is_causal: bool,
     /// How queries and keys were turned by their position, if by the engine's usual `RoPE`.
     pub rotation: Option<RotationTables>,
 }
@@ -121,14 +123,13 @@ pub trait KvRuntime: fmt::Debug + Send + Sync {
     /// The sequence has ended or lost its cache, in whatever way. Unknown ids are ignored.
     fn release(&self, seq: usize);
 
-    /// A layer's dense attention over the prompts is done: choose and write what stays. Returns the layer's attention,
-    /// `[S, H * G, T, D]`: `dense` itself, or `dense` with other rows where a prompt's last tokens are read through the
-    /// compressed cache.
+    /// Chooses and writes what stays of prompts, and returns the layer's attention, `[S, H * G, T, D]`. `dense` is the engine's own
+    /// attention over the prompts, for a runtime that does not attend itself; it takes its time when it is called.
     ///
     /// # Errors
     ///
     /// A shape or a device that does not fit the pool, or an unknown layer or sequence.
-    fn prompt(&self, call: &LayerCall<'_>, dense: Tensor) -> Result<Tensor>;
+    fn prompt(&self, call: &LayerCall<'_>, dense: &dyn Fn() -> Result<Tensor>) -> Result<Tensor>;
 
     /// Writes the one new token of every sequence and attends to the cache. Returns `[S, H * G, D]`.
     ///

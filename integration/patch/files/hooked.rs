@@ -53,13 +53,13 @@ impl Call<'_> {
             softmax_scale: self.sdpa_params.softmax_scale,
             softcap: self.sdpa_params.softcap.filter(|&cap| cap != 1.0),
             sliding_window: self.sdpa_params.sliding_window,
+            is_causal: self.attention_mask.is_some_and(kv_hook::is_causal),
             rotation,
         };
         if self.attention_mask.is_none() {
             return batch.runtime.decode(&call).map(Some);
         }
-        let out = self.dense()?;
-        batch.runtime.prompt(&call, out).map(Some)
+        batch.runtime.prompt(&call, &|| self.dense()).map(Some)
     }
 }
 

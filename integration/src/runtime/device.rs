@@ -172,6 +172,7 @@ impl<D: TensorDevice> DeviceBackend<D> {
             .clone()
             .map(|index| pass.seq(index))
             .collect();
+        let mut entered = Vec::with_capacity(heads);
         let mut targets = Vec::with_capacity(layers.len() * sequences.len() * heads);
         for layer in layers.clone() {
             for (&seq, &position) in sequences.iter().zip(&tokens.positions) {
@@ -181,19 +182,18 @@ impl<D: TensorDevice> DeviceBackend<D> {
                 }
                 let position = Position::new(position);
                 let has_scores = self.store.has_slot_state();
-                let entered = pass
-                    .ledger
-                    .append_on_device(seq, layer, position, has_scores)
+                entered.clear();
+                pass.ledger
+                    .append_on_device_into(seq, layer, position, has_scores, &mut entered)
                     .map_err(cache_error)?;
-                targets.extend(entered.into_iter().map(step_target));
+                targets.extend(entered.iter().copied().map(step_target));
             }
         }
         let mut targets = targets.into_iter();
         let mut steps = Vec::with_capacity(targets.len());
         for layer in layers.clone() {
             for &seq in &sequences {
-                for head in 0..heads {
-                    let table = pass.ledger.head(seq, layer, head).map_err(cache_error)?;
+                for table in pass.ledger.heads(seq, layer).map_err(cache_error)? {
                     steps.push(HeadStep {
                         pages: table.page_ids(),
                         len: table.len(),

@@ -1,15 +1,17 @@
 //! Pages in the host's memory.
-use std::ops::Range;
+use std::{ops::Range, time::Instant};
 
 use attention_kernels::{
-    AttendArgs, CopyRow, HeadSlots, KernelError, Observed, PageStore, PromptArgs, RowWrite,
-    WriteArgs, attend, attend_observed, copy_rows, observe, write,
+    AttendArgs, AttendPromptArgs, CopyRow, HeadSlots, KernelError, PageStore, PromptArgs, RowWrite,
+    Workspace, WriteArgs, attend_into, attend_observed_into, attend_prompt, copy_rows, observe,
+    write,
 };
 use candle_core::{DType, Result, Tensor};
-use kv_core::{Geometry, HeadTable, Kept, Ledger, Move, Position, SeqId};
+use kv_core::{
+    Address, Geometry, HeadTable, Kept, Ledger, Move, Needs, Observation, Position, SeqId,
+};
 
 use super::{
-    KernelCalls,
     cascade::make_place,
     parts::Parts,
     pass::{Backend, Pass, Tokens, Write, cache_error},
@@ -19,6 +21,17 @@ use super::{
 #[derive(Debug)]
 pub(super) struct HostBackend {
     store: PageStore,
+    buffers: Buffers,
+}
+
+/// What decode steps work in, from one to the next.
+#[derive(Debug, Default)]
+struct Buffers {
+    workspace: Workspace,
+    /// Attention rows.
+    rows: Vec<f32>,
+    addresses: Vec<Address>,
+    writes: Vec<RowWrite>,
 }
 
 /// What a layer's call brings, in rows of `D`.
@@ -29,6 +42,8 @@ pub(super) struct HostRows {
     keys: Vec<f32>,
     /// As the keys.
     values: Vec<f32>,
+    /// What attention over the prompts saw on its way, `[S]`; empty where it was not asked to.
+    seen: Vec<Option<Vec<f32>>>,
     /// New tokens with padding, `T`.
     tokens: usize,
 }
@@ -38,6 +53,36 @@ impl HostRows {
     fn keys_of(&self, index: usize, geometry: &Geometry) -> &[f32] {
         let one = geometry.kv_heads * self.tokens * geometry.head_dim;
         &self.keys[index * one..(index + 1) * one]
+    }
+
+    /// Values of one sequence of the batch, `[H, T, D]`.
+    fn values_of(&self, index: usize, geometry: &Geometry) -> &[f32] {
+        let one = geometry.kv_heads * self.tokens * geometry.head_dim;
+        &self.values[index * one..(index + 1) * one]
+    }
+
+    /// Some of the rows, to be written.
+    fn write<'a>(&'a self, rows: &'a [RowWrite]) -> WriteArgs<'a> {
+        WriteArgs {
+            keys: &self.keys,
+            values: &self.values,
+            rows,
+        }
+    }
+
+    /// The first `length` tokens of one sequence's prompt.
+    fn prompt(&self, pass: &Pass<'_>, index: usize, length: usize) -> PromptArgs<'_> {
+        let geometry = &pass.opened.geometry;
+        PromptArgs {
+            queries: self.queries_of(index, geometry),
+            keys: self.keys_of(index, geometry),
+            rows: self.tokens,
+            tokens: length,
+            group: geometry.group,
+            head_dim: geometry.head_dim,
+            scale: pass.call.softmax_scale,
+            softcap: pass.call.softcap,
+        }
     }
 
     /// Queries of one sequence of the batch, `[H * G, T, D]`; empty where they were not read.
@@ -72,23 +117,11 @@ fn kernel_error(error: KernelError) -> candle_core::Error {
 }
 
 impl HostBackend {
-    pub(super) const fn new(store: PageStore) -> Self {
-        Self { store }
-    }
-
-    fn write_rows(
-        &mut self,
-        calls: &mut KernelCalls,
-        rows: &HostRows,
-        writes: &[RowWrite],
-    ) -> Result<()> {
-        calls.write += 1;
-        let args = WriteArgs {
-            keys: &rows.keys,
-            values: &rows.values,
-            rows: writes,
-        };
-        write(&mut self.store, &args).map_err(kernel_error)
+    pub(super) fn new(store: PageStore) -> Self {
+        Self {
+            store,
+            buffers: Buffers::default(),
+        }
     }
 }
 
@@ -107,8 +140,55 @@ impl Backend for HostBackend {
             queries,
             keys: floats(call.keys)?,
             values: floats(call.values)?,
+            seen: Vec::new(),
             tokens,
         })
+    }
+
+    fn attends_itself(&self, pass: &Pass<'_>) -> bool {
+        pass.call.is_causal
+    }
+
+    fn attend_prompt(
+        &mut self,
+        pass: &mut Pass<'_>,
+        rows: &mut HostRows,
+        dense: &dyn Fn() -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        let geometry = pass.opened.geometry;
+        if !self.attends_itself(pass) {
+            pass.check_sights()?;
+            return dense();
+        }
+        let Needs {
+            observation,
+            reduction,
+            ..
+        } = pass.opened.needs;
+        let mut out = vec![0.0; rows.queries.len()];
+        let one = geometry.kv_heads * geometry.group * rows.tokens * geometry.head_dim;
+        for (index, out) in out.chunks_exact_mut(one).enumerate() {
+            let length = pass.call.batch.new_lens[index];
+            // A prompt whose last tokens are read afterwards is observed without them.
+            let sees = pass.config.tail_of(length) == 0;
+            let observation = if sees { observation } else { Observation::None };
+            let args = AttendPromptArgs {
+                prompt: rows.prompt(pass, index, length),
+                values: rows.values_of(index, &geometry),
+                sights: &pass.sights(index),
+            };
+            pass.counts.kernels.attend_prompt += 1;
+            let start = Instant::now();
+            let seen = attend_prompt(&args, observation, reduction, out).map_err(kernel_error)?;
+            pass.counts.time.attend_prompt += start.elapsed();
+            if sees {
+                pass.counts.kernels.note_observation(observation);
+            }
+            rows.seen.push(seen);
+        }
+        let shape = pass.call.queries.shape();
+        Tensor::from_vec(out, shape, pass.call.queries.device())?
+            .to_dtype(pass.call.queries.dtype())
     }
 
     fn plan(
@@ -118,20 +198,22 @@ impl Backend for HostBackend {
         index: usize,
         length: usize,
     ) -> Result<Kept> {
-        let (opened, geometry) = (pass.opened, &pass.opened.geometry);
-        let (observation, reduction) = (opened.needs.observation, opened.needs.reduction);
-        let prompt = PromptArgs {
-            queries: rows.queries_of(index, geometry),
-            keys: rows.keys_of(index, geometry),
-            rows: rows.tokens,
-            tokens: length,
-            group: geometry.group,
-            head_dim: geometry.head_dim,
-            scale: pass.call.softmax_scale,
-            softcap: pass.call.softcap,
+        let (observation, reduction) = {
+            let needs = &pass.opened.needs;
+            (needs.observation, needs.reduction)
         };
-        pass.counts.kernels.note_observation(observation);
-        let scores = observe(observation, reduction, &prompt).map_err(kernel_error)?;
+        let seen = rows.seen.get_mut(index).and_then(Option::take);
+        let scores = if seen.is_some() {
+            seen
+        } else {
+            pass.counts.kernels.note_observation(observation);
+            let prompt = rows.prompt(pass, index, length);
+            let start = Instant::now();
+            let seen = observe(observation, reduction, &prompt).map_err(kernel_error)?;
+            pass.counts.time.observe += start.elapsed();
+            seen
+        };
+        let start = Instant::now();
         let terms = pass.terms(index);
         let parts = Parts::read(pass, index, length)?;
         let shown = parts.shown(pass, length);
@@ -139,13 +221,17 @@ impl Backend for HostBackend {
         if let Some(shown) = &shown {
             blind = blind.with_rows(shown);
         }
-        match &scores {
+        let kept = match &scores {
             None => pass.resolve(index, &terms, &blind),
             Some(scores) => {
                 let by_head: Vec<&[f32]> = scores.chunks_exact(length).collect();
                 pass.resolve(index, &terms, &blind.with_scores(observation, &by_head))
             }
-        }
+        };
+        let mut kept = kept?;
+        kept.forget_idle_scores(&pass.opened.needs);
+        pass.counts.time.plan += start.elapsed();
+        Ok(kept)
     }
 
     fn write(&mut self, pass: &mut Pass<'_>, rows: &HostRows, writes: &[Write]) -> Result<()> {
@@ -153,7 +239,8 @@ impl Backend for HostBackend {
             .iter()
             .map(|row| RowWrite::at(row.source, row.address))
             .collect();
-        self.write_rows(&mut pass.counts.kernels, rows, &writes)
+        pass.counts.kernels.write += 1;
+        write(&mut self.store, &rows.write(&writes)).map_err(kernel_error)
     }
 
     fn compact(&mut self, moves: &[Move]) -> Result<()> {
@@ -173,9 +260,13 @@ impl Backend for HostBackend {
     fn step(&mut self, pass: &mut Pass<'_>, rows: &HostRows, tokens: &Tokens) -> Result<Tensor> {
         let geometry = pass.opened.geometry;
         if tokens.is_new {
+            let start = Instant::now();
             make_place(self, pass, tokens)?;
-            let writes = append(pass, rows, tokens)?;
-            self.write_rows(&mut pass.counts.kernels, rows, &writes)?;
+            append(&mut self.buffers, pass, rows, tokens)?;
+            let writes = rows.write(&self.buffers.writes);
+            write(&mut self.store, &writes).map_err(kernel_error)?;
+            pass.counts.kernels.write += 1;
+            pass.counts.time.write += start.elapsed();
         }
         let queries = rows.queries_at(tokens, &geometry);
         let out = self.attend(pass, tokens, &queries)?;
@@ -189,24 +280,42 @@ impl Backend for HostBackend {
 }
 
 /// Enters one new token of some sequences, and says where its rows are written.
-fn append(pass: &mut Pass<'_>, rows: &HostRows, tokens: &Tokens) -> Result<Vec<RowWrite>> {
+fn append(
+    buffers: &mut Buffers,
+    pass: &mut Pass<'_>,
+    rows: &HostRows,
+    tokens: &Tokens,
+) -> Result<()> {
     let heads = pass.opened.geometry.kv_heads;
-    let mut writes = Vec::with_capacity(tokens.sequences.len() * heads);
+    buffers.addresses.clear();
+    buffers.writes.clear();
     for (index, &position) in tokens.sequences.clone().zip(&tokens.positions) {
-        let addresses = pass
-            .ledger
-            .append(pass.seq(index), pass.layer, Position::new(position))
+        let first = buffers.addresses.len();
+        let position = Position::new(position);
+        pass.ledger
+            .append_into(
+                pass.seq(index),
+                pass.layer,
+                position,
+                &mut buffers.addresses,
+            )
             .map_err(cache_error)?;
         let source = |head| (index * heads + head) * rows.tokens + tokens.token;
-        let rows = addresses.into_iter().enumerate();
-        writes.extend(rows.map(|(head, at)| RowWrite::at(source(head), at)));
+        let added = buffers.addresses[first..].iter().enumerate();
+        let writes = added.map(|(head, &at)| RowWrite::at(source(head), at));
+        buffers.writes.extend(writes);
     }
-    Ok(writes)
+    Ok(())
 }
 
 impl HostBackend {
     /// Attends with `[S, H * G, D]` queries to what the heads hold.
-    fn attend(&self, pass: &mut Pass<'_>, tokens: &Tokens, queries: &[f32]) -> Result<Vec<f32>> {
+    fn attend(
+        &mut self,
+        pass: &mut Pass<'_>,
+        tokens: &Tokens,
+        queries: &[f32],
+    ) -> Result<Vec<f32>> {
         let opened = pass.opened;
         let sequences: Vec<SeqId> = tokens
             .sequences
@@ -226,26 +335,34 @@ impl HostBackend {
             scale: pass.call.softmax_scale,
             softcap: pass.call.softcap,
         };
+        let mut out = vec![0.0; queries.len()];
+        let start = Instant::now();
         if !(tokens.is_new && opened.needs.observation.watches_decode()) {
             pass.counts.kernels.attend += 1;
-            return attend(&self.store, &args).map_err(kernel_error);
+            attend_into(&self.store, &args, &mut self.buffers.workspace, &mut out)
+                .map_err(kernel_error)?;
+            pass.counts.time.attend += start.elapsed();
+            return Ok(out);
         }
         pass.counts.kernels.attend_observed += 1;
         let reduce = opened.needs.reduction.group;
-        let Observed { out, rows } =
-            attend_observed(&self.store, &args, reduce).map_err(kernel_error)?;
-        let mut rows = rows.as_slice();
+        let Buffers {
+            workspace, rows, ..
+        } = &mut self.buffers;
+        rows.resize(heads.iter().map(|head| head.len).sum(), 0.0);
+        attend_observed_into(&self.store, &args, reduce, workspace, &mut out, rows)
+            .map_err(kernel_error)?;
+        pass.counts.time.attend += start.elapsed();
+        let start = Instant::now();
+        let mut rows = self.buffers.rows.as_slice();
         for seq in sequences {
-            let held = (0..opened.geometry.kv_heads).map(|head| {
-                let table = pass.ledger.head(seq, pass.layer, head);
-                table.map(HeadTable::len)
-            });
-            let held = held.sum::<std::result::Result<usize, _>>();
-            let (one, rest) = rows.split_at(held.map_err(cache_error)?);
+            let heads = pass.ledger.heads(seq, pass.layer).map_err(cache_error)?;
+            let (one, rest) = rows.split_at(heads.iter().map(HeadTable::len).sum());
             let noted = pass.ledger.note_rows(seq, pass.layer, &opened.needs, one);
             noted.map_err(cache_error)?;
             rows = rest;
         }
+        pass.counts.time.note += start.elapsed();
         Ok(out)
     }
 }
@@ -257,15 +374,13 @@ fn slots<'a>(
     layer: usize,
     heads: Range<usize>,
 ) -> Result<Vec<HeadSlots<'a>>> {
-    let all = sequences
-        .iter()
-        .flat_map(|&seq| heads.clone().map(move |head| (seq, head)));
-    all.map(|(seq, head)| {
-        let table = ledger.head(seq, layer, head).map_err(cache_error)?;
-        Ok(HeadSlots {
+    let mut slots = Vec::with_capacity(sequences.len() * heads.len());
+    for &seq in sequences {
+        let tables = ledger.heads(seq, layer).map_err(cache_error)?;
+        slots.extend(tables[heads.clone()].iter().map(|table| HeadSlots {
             pages: table.page_ids(),
             len: table.len(),
-        })
-    })
-    .collect()
+        }));
+    }
+    Ok(slots)
 }

@@ -118,6 +118,7 @@ struct Counts {
     preemptions: u64,
     overwrites: u64,
     kernels: KernelCalls,
+    time: TimeSpent,
 }
 
 /// Calls of each kernel, one for one layer of a batch or, for observations of a prompt, of a sequence.
@@ -129,6 +130,8 @@ pub struct KernelCalls {
     pub attend: u64,
     /// Decode attention that also returns its row.
     pub attend_observed: u64,
+    /// Attention over a prompt.
+    pub attend_prompt: u64,
     /// Attention of the last prompt queries.
     pub observe_window: u64,
     /// Attention accumulated over a prompt.
@@ -155,6 +158,23 @@ impl KernelCalls {
             _ => (),
         }
     }
+}
+
+/// What a runtime's share of the forward passes took, with the cache in the host's memory; on a device nothing is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TimeSpent {
+    /// Attention over prompts, and what was observed on its way.
+    pub attend_prompt: Duration,
+    /// Observing that was no part of attention: its own pass over queries and keys.
+    pub observe: Duration,
+    /// Plans, with what they read of a prompt.
+    pub plan: Duration,
+    /// Tokens entered into tables and written into pages.
+    pub write: Duration,
+    /// Attention of decode steps.
+    pub attend: Duration,
+    /// Attention rows of decode steps, added to the slots' scores.
+    pub note: Duration,
 }
 
 /// How a runtime is doing.
@@ -188,6 +208,8 @@ pub struct Stats {
     pub overwrites: u64,
     /// Calls of each kernel.
     pub kernels: KernelCalls,
+    /// What they took.
+    pub time: TimeSpent,
 }
 
 impl Runtime {
@@ -256,6 +278,7 @@ impl Runtime {
             preemptions,
             overwrites,
             kernels,
+            time,
         } = state.counts;
         let geometry = state.ledger.geometry();
         let mut resident = vec![0; geometry.layers];
@@ -281,6 +304,7 @@ impl Runtime {
             preemptions,
             overwrites,
             kernels,
+            time,
         })
     }
 
@@ -590,7 +614,7 @@ impl KvRuntime for Runtime {
         self.ended.notify_all();
     }
 
-    fn prompt(&self, call: &LayerCall<'_>, dense: Tensor) -> Result<Tensor> {
+    fn prompt(&self, call: &LayerCall<'_>, dense: &dyn Fn() -> Result<Tensor>) -> Result<Tensor> {
         self.with_layers(call, |layers, pass| layers.prompt(pass, dense))
     }
 

@@ -6,7 +6,9 @@ use std::{
 
 use attention_kernels::KvDtype;
 use candle_core::{DType, Tensor};
-use kv_core::{Budget, ConfigError, Geometry, Ledger, Needs, Observation, Positions, Reduce};
+use kv_core::{
+    Budget, ConfigError, Geometry, Ledger, Needs, Observation, Positions, Reduce, Sight,
+};
 use kv_hook::{LayerSpec, PoolSpec};
 
 use super::{
@@ -16,17 +18,19 @@ use super::{
     parts::Sources,
     terms::Terms,
 };
-use crate::StartError;
+use crate::{CacheConfig, StartError};
 
 impl Runtime {
     /// Checks the model and the policy, makes the pool, and returns what stands for each layer's cache.
     pub(super) fn open(&self, spec: &PoolSpec) -> Result<Vec<(Tensor, Tensor)>, StartError> {
-        let (geometry, dtype) = geometry(spec)?;
         let place = self.machine.place(spec)?;
         let config = &self.config;
+        let dtype = storage(spec, config, &place)?;
+        let geometry = geometry(spec, dtype)?;
         let terms = Terms::new(config, &geometry)?;
         let needs = terms.needs;
         check_needs(&config.policy, &needs, &place)?;
+        check_sight(&config.policy, &terms, &geometry, &place)?;
         if needs.reads.rotation {
             kv_hook::want_rotation();
         }
@@ -36,7 +40,7 @@ impl Runtime {
             block: geometry.block,
             head_dim: geometry.head_dim,
             dtype,
-            tensor_dtype: spec.dtype,
+            tensor_dtype: tensor_dtype(dtype),
             pages,
             slot_state: needs.observation != Observation::None,
         })?;
@@ -124,7 +128,7 @@ pub(super) fn check_room(
 }
 
 /// The model's shape, if all its layers have the same one and it can be kept in head pages on this machine.
-fn geometry(spec: &PoolSpec) -> Result<(Geometry, KvDtype), StartError> {
+fn geometry(spec: &PoolSpec, dtype: KvDtype) -> Result<Geometry, StartError> {
     let refuse = |reason: String| Err(StartError::Model(reason));
     let Some(first) = spec.layers.first() else {
         return refuse("it has no attention layers".into());
@@ -141,17 +145,7 @@ fn geometry(spec: &PoolSpec) -> Result<(Geometry, KvDtype), StartError> {
             spec.query_heads, first.kv_heads
         ));
     }
-    let dtype = match spec.dtype {
-        DType::F32 => KvDtype::F32,
-        DType::F16 => KvDtype::F16,
-        DType::BF16 => KvDtype::Bf16,
-        other => {
-            return refuse(format!(
-                "its cache type is {other:?}, must be F32, F16 or BF16 (`--dtype f32`)"
-            ));
-        }
-    };
-    let geometry = Geometry {
+    Ok(Geometry {
         layers: spec.layers.len(),
         kv_heads: first.kv_heads,
         group: spec.query_heads / first.kv_heads,
@@ -159,8 +153,35 @@ fn geometry(spec: &PoolSpec) -> Result<(Geometry, KvDtype), StartError> {
         block: spec.block,
         element_bytes: dtype.size_in_bytes(),
         max_positions: spec.max_positions,
+    })
+}
+
+/// How keys and values are stored.
+fn storage(spec: &PoolSpec, config: &CacheConfig, place: &Place) -> Result<KvDtype, StartError> {
+    let of_the_engine = match spec.dtype {
+        DType::F32 => KvDtype::F32,
+        DType::F16 => KvDtype::F16,
+        DType::BF16 => KvDtype::Bf16,
+        other => {
+            return Err(StartError::Model(format!(
+                "its cache type is {other:?}, must be F32, F16 or BF16 (`--dtype f32`)"
+            )));
+        }
     };
-    Ok((geometry, dtype))
+    Ok(match (config.dtype, of_the_engine) {
+        (Some(dtype), _) => dtype,
+        (None, KvDtype::F32) if place.is_host() => KvDtype::F16,
+        (None, dtype) => dtype,
+    })
+}
+
+/// The same, as candle calls it.
+const fn tensor_dtype(dtype: KvDtype) -> DType {
+    match dtype {
+        KvDtype::F16 => DType::F16,
+        KvDtype::Bf16 => DType::BF16,
+        _ => DType::F32,
+    }
 }
 
 fn check_layer(index: usize, layer: &LayerSpec, first: &LayerSpec) -> Result<(), StartError> {
@@ -226,6 +247,27 @@ fn check_needs(policy: &str, needs: &Needs, place: &Place) -> Result<(), StartEr
     check_cadence(policy, needs, place)?;
     if needs.positions != Positions::Original {
         return unsupported("cache-relative positions".into(), "original positions");
+    }
+    Ok(())
+}
+
+/// Refuses heads that stream the prompt where the engine's own attention reads it, which shows every head everything.
+fn check_sight(
+    policy: &str,
+    terms: &Terms,
+    geometry: &Geometry,
+    place: &Place,
+) -> Result<(), StartError> {
+    let mut heads = (0..geometry.layers)
+        .flat_map(|layer| (0..geometry.kv_heads).map(move |head| (layer, head)));
+    let streams = heads.any(|(layer, head)| terms.policy.sight(layer, head) != Sight::Causal);
+    if streams && !place.is_host() {
+        return Err(StartError::Config(ConfigError::Unsupported {
+            policy: policy.into(),
+            need: format!("heads that see a part of the prompt only, on {place}"),
+            offered: "them with the cache on the CPU; elsewhere set what makes them so to `dense`"
+                .into(),
+        }));
     }
     Ok(())
 }

@@ -2,7 +2,9 @@
 use std::{collections::HashMap, fmt, ops::Range, sync::Arc};
 
 use candle_core::{IndexOp, Result, Tensor, TensorId, bail};
-use kv_core::{Address, CacheError, Kept, LayerView, Ledger, Move, Position, Rotation, SeqId};
+use kv_core::{
+    Address, CacheError, Kept, LayerView, Ledger, Move, Position, Rotation, SeqId, Sight,
+};
 use kv_hook::LayerCall;
 
 use super::{Counts, Open, Opened, Terms, cascade::cut_earlier, parts::numbers};
@@ -51,6 +53,23 @@ pub(super) trait Backend: fmt::Debug + Send {
     /// Brings the call's rows to where the pages are; queries only where they are asked for.
     fn rows(&self, pass: &Pass<'_>, with_queries: bool) -> Result<Self::Rows>;
 
+    /// Whether it attends over the prompts of this call itself.
+    fn attends_itself(&self, pass: &Pass<'_>) -> bool {
+        let _ = pass;
+        false
+    }
+
+    /// Attention over every prompt, `[S, H * G, T, D]`. `dense` is the engine's own.
+    fn attend_prompt(
+        &mut self,
+        pass: &mut Pass<'_>,
+        rows: &mut Self::Rows,
+        dense: &dyn Fn() -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        let _ = (pass, rows);
+        dense()
+    }
+
     /// What stays of the first `length` tokens of a sequence's prompt.
     fn plan(
         &mut self,
@@ -81,9 +100,11 @@ pub(super) trait Backend: fmt::Debug + Send {
 
 /// A backend as the runtime holds it.
 pub(super) trait Layers: fmt::Debug + Send {
-    /// Plans what stays of every prompt and writes it; then reads the prompts' last tokens through what stayed, where the
-    /// configuration says so. Returns `dense`, with those tokens' rows in place of the dense ones.
-    fn prompt(&mut self, pass: &mut Pass<'_>, dense: Tensor) -> Result<Tensor>;
+    /// Attends over every prompt, plans what stays of it and writes that; then reads the prompts' last tokens through what stayed,
+    /// where the configuration says so. Returns the attention, with those tokens' rows in place of the others. `dense` is the
+    /// engine's own attention.
+    fn prompt(&mut self, pass: &mut Pass<'_>, dense: &dyn Fn() -> Result<Tensor>)
+    -> Result<Tensor>;
 
     /// Writes one new token per sequence and attends to what its heads hold.
     fn decode(&mut self, pass: &mut Pass<'_>) -> Result<Tensor>;
@@ -93,10 +114,16 @@ pub(super) trait Layers: fmt::Debug + Send {
 }
 
 impl<B: Backend> Layers for B {
-    fn prompt(&mut self, pass: &mut Pass<'_>, dense: Tensor) -> Result<Tensor> {
+    fn prompt(
+        &mut self,
+        pass: &mut Pass<'_>,
+        dense: &dyn Fn() -> Result<Tensor>,
+    ) -> Result<Tensor> {
         let has_tails = pass.config.prompt_tail > 0;
         pass.classify()?;
-        let mut rows = self.rows(pass, pass.opened.reads_queries() || has_tails)?;
+        let reads_queries = self.attends_itself(pass) || pass.opened.reads_queries() || has_tails;
+        let mut rows = self.rows(pass, reads_queries)?;
+        let dense = self.attend_prompt(pass, &mut rows, dense)?;
         keep_prompts(self, pass, &mut rows)?;
         if has_tails {
             return read_tails(self, pass, &rows, &dense);
@@ -207,6 +234,31 @@ impl<'a> Pass<'a> {
     pub(super) fn terms(&self, index: usize) -> Arc<Terms> {
         let open = self.open.get(&self.seq(index));
         open.map_or(&self.opened.terms, |open| &open.terms).clone()
+    }
+
+    /// What the queries of the batch's sequence `index` see in each head of this layer, `[H]`.
+    pub(super) fn sights(&self, index: usize) -> Vec<Sight> {
+        let terms = self.terms(index);
+        let heads = 0..self.opened.geometry.kv_heads;
+        heads
+            .map(|head| terms.policy.sight(self.layer, head))
+            .collect()
+    }
+
+    /// Refuses heads that stream a prompt whose mask is not the plain causal one.
+    pub(super) fn check_sights(&self) -> Result<()> {
+        let streams = (0..self.call.batch.seq_ids.len()).any(|index| {
+            self.sights(index)
+                .iter()
+                .any(|&sight| sight != Sight::Causal)
+        });
+        if streams {
+            bail!(
+                "the policy {} shows heads a part of the prompt only, and this model masks its prompt in a way of its own",
+                self.config.policy
+            );
+        }
+        Ok(())
     }
 
     /// A prompt of `length` tokens, of which nothing was observed.

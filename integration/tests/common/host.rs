@@ -4,7 +4,7 @@ use std::sync::Arc;
 use attention_kernels::oracle;
 use candle_core::{DType, Device, Tensor, TensorId};
 use kv_hook::{Batch, Handle, KvRuntime, LayerCall, LayerSpec, PoolSpec, RotationTables};
-use mistralrs_kv::{CacheConfig, Runtime};
+use mistralrs_kv::{CacheConfig, KvDtype, Runtime};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -98,11 +98,22 @@ fn usual_rotation() -> RotationTables {
     }
 }
 
+/// The cache in the type of the activations, so that what is attended to is what was given.
+fn stored_as(dtype: DType, config: CacheConfig) -> CacheConfig {
+    config.cache_dtype(match dtype {
+        DType::F16 => KvDtype::F16,
+        DType::BF16 => KvDtype::Bf16,
+        _ => KvDtype::F32,
+    })
+}
+
 /// A host with random activations.
 pub(crate) struct Host {
     pub(crate) runtime: Arc<Runtime>,
     /// Cap on the logits of every layer.
     pub(crate) softcap: Option<f32>,
+    /// Whether it says that its prompts' mask is the plain causal one.
+    pub(crate) is_causal: bool,
     /// How its layers say that they turn queries and keys.
     pub(crate) rotation: Option<RotationTables>,
     caches: Vec<TensorId>,
@@ -114,7 +125,7 @@ pub(crate) struct Host {
 
 impl Host {
     pub(crate) fn new(config: CacheConfig, dtype: DType, seed: u64) -> Self {
-        Self::over(Runtime::new(config), dtype, seed)
+        Self::over(Runtime::new(stored_as(dtype, config)), dtype, seed)
     }
 
     /// A host whose pages are on this machine.
@@ -122,6 +133,7 @@ impl Host {
         match machine {
             Machine::Cpu => Self::new(config, dtype, seed),
             Machine::EmulatedGpu => {
+                let config = stored_as(dtype, config);
                 let runtime = Runtime::on_device(config, EmulatedGpu::new());
                 Self::over(runtime, dtype, seed)
             }
@@ -137,6 +149,7 @@ impl Host {
         Self {
             runtime,
             softcap: None,
+            is_causal: true,
             rotation: Some(usual_rotation()),
             caches,
             rng,
@@ -205,10 +218,11 @@ impl Host {
                     softmax_scale: SCALE,
                     softcap: None,
                     sliding_window: None,
+                    is_causal: false,
                     rotation: None,
                 };
                 if first {
-                    let dense = self.runtime.prompt(&call, queries.clone());
+                    let dense = self.runtime.prompt(&call, &|| Ok(queries.clone()));
                     dense.expect("the prompts are kept");
                 } else {
                     let out = self.runtime.decode(&call).expect("a decode step");
@@ -274,13 +288,14 @@ impl Host {
                 softmax_scale: SCALE,
                 softcap: self.softcap,
                 sliding_window: None,
+                is_causal: self.is_causal,
                 rotation: self.rotation.clone(),
             };
             let out = if new > 1 {
-                let dense = call.queries.ones_like().expect("ones");
+                let dense = || call.queries.ones_like();
                 let out = self
                     .runtime
-                    .prompt(&call, dense)
+                    .prompt(&call, &dense)
                     .expect("the prompt is kept");
                 assert_eq!(out.dims(), [sequences.len(), HEADS * GROUP, new, DIM]);
                 out

@@ -108,9 +108,8 @@ impl Replay {
             if let Some(&Token { position, .. }) = missing {
                 return Err(Violation::TokenMissing { head, position });
             }
-            for (slot, (&position, &found)) in
-                table.positions().iter().zip(table.scores()).enumerate()
-            {
+            for (slot, &position) in table.positions().iter().enumerate() {
+                let found = table.score(Slot::new(slot));
                 let Some(token) = model.find(position) else {
                     return Err(Violation::TokenExtra { head, position });
                 };

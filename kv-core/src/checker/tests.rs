@@ -107,7 +107,6 @@ fn pages_are_counted() {
         let page = facts.sequences[1].heads[0].pages[0];
         let mine = head(facts);
         mine.pages[0] = page;
-        mine.page_ids[0] = page.0.0;
         for address in &mut mine.addresses[..4] {
             address.0 = page.0;
         }
@@ -161,7 +160,6 @@ fn a_page_may_be_in_several_tables_if_all_share_it() {
         let mine = head(facts);
         let own = mine.pages[0].0;
         mine.pages[0] = (page, true);
-        mine.page_ids[0] = page.0;
         for address in &mut mine.addresses[..4] {
             address.0 = page;
         }
@@ -220,34 +218,9 @@ fn heads_are_looked_through() {
             scores: 5
         }
     );
-    let mirror = broken(|facts| head(facts).page_ids.swap(0, 1));
-    assert!(
-        matches!(
-            mirror,
-            Violation::PageIds {
-                head: HEAD,
-                index: 0,
-                ..
-            }
-        ),
-        "{mirror}"
-    );
-    let short_mirror = broken(|facts| head(facts).page_ids.truncate(1));
-    assert!(
-        matches!(
-            short_mirror,
-            Violation::PageIds {
-                index: 1,
-                listed: None,
-                ..
-            }
-        ),
-        "{short_mirror}"
-    );
     let spare = broken(|facts| {
         let page = facts.free.pop().expect("free");
         head(facts).pages.push((page, false));
-        head(facts).page_ids.push(page.0);
     });
     assert_eq!(
         spare,

@@ -123,18 +123,6 @@ pub enum Violation {
         /// Scores.
         scores: usize,
     },
-    /// A head's list of page numbers is not its pages.
-    #[error("{head} lists page {listed:?} at {index} and holds {held:?} there")]
-    PageIds {
-        /// The head.
-        head: HeadId,
-        /// Place in the list.
-        index: usize,
-        /// The number listed.
-        listed: Option<u32>,
-        /// The page held.
-        held: Option<PageId>,
-    },
     /// A head holds more or fewer pages than `ceil(T / B)`.
     #[error("{head} holds {pages} pages for {tokens} tokens, {block} to a page")]
     PageCount {

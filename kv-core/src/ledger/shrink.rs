@@ -1,4 +1,6 @@
 //! Plans of what a layer holds already: asked when a later layer has reported, or when a head is full.
+use std::borrow::Cow;
+
 use super::{Address, Ledger, class_of};
 use crate::{
     CacheError, Cadence, Geometry, HeadTable, KeepPlan, Kept, LayerView, Needs, Observation,
@@ -37,9 +39,9 @@ impl Ledger {
         if sequence.demand.appends || sequence.pins.contains(position) {
             return Ok(false);
         }
-        let tables = self.layer(seq, layer)?.iter();
-        let lens: Vec<usize> = tables.map(|table| table.unpinned() + 1).collect();
-        Ok(!sequence.demand.rooms[layer].holds(&lens))
+        let tables = self.heads(seq, layer)?.iter();
+        let lens = tables.map(|table| table.unpinned() + 1);
+        Ok(!sequence.demand.rooms[layer].holds_each(lens))
     }
 
     /// What a policy keeps of what a layer holds. Its view has the slots' scores whether it
@@ -63,7 +65,9 @@ impl Ledger {
         let sequence = self.sequence(seq)?;
         let tables = self.seeing(seq, layer)?;
         let positions: Vec<&[Position]> = tables.iter().map(HeadTable::positions).collect();
-        let scores: Vec<&[f32]> = tables.iter().map(HeadTable::scores).collect();
+        let scores = tables.iter().map(HeadTable::scores_or_zeros);
+        let scores: Vec<Cow<'_, [f32]>> = scores.collect();
+        let scores: Vec<&[f32]> = scores.iter().map(AsRef::as_ref).collect();
         let Needs {
             observation,
             cadence,
@@ -118,7 +122,7 @@ impl Ledger {
         let tables = &mut sequence.heads[layer * kv_heads..(layer + 1) * kv_heads];
         let mut moves = Vec::new();
         for (head, table) in tables.iter_mut().enumerate() {
-            let (slots, held) = (&kept.slots[head], table.len());
+            let (slots, held, pages) = (&kept.slots[head], table.len(), table.page_ids().len());
             let scores = kept.scores.as_ref().map(|scores| scores[head].as_slice());
             if let Some(scores) = scores {
                 assert_eq!(scores.len(), slots.len(), "a score for each slot kept");
@@ -127,13 +131,14 @@ impl Ledger {
             let growth = (kept.growth[head], class);
             moves.extend(table.shrink(slots, growth, scores, &mut sequence.reservation));
             self.evicted += (held - slots.len()) as u64;
+            sequence.pages_held -= pages - table.page_ids().len();
         }
         Ok(moves)
     }
 
     /// The heads of a layer, if it is known what they hold.
     fn seeing(&self, seq: SeqId, layer: usize) -> Result<&[HeadTable], CacheError> {
-        let tables = self.layer(seq, layer)?;
+        let tables = self.heads(seq, layer)?;
         if tables.iter().any(|table| table.is_blind) {
             return Err(CacheError::Blind { seq, layer });
         }

@@ -1,5 +1,5 @@
 //! A head that lets go of tokens in mid-sequence.
-use super::{HeadTable, Hold, Page};
+use super::{HeadTable, grow::SPARE};
 use crate::{Address, Growth, Move, Position, Reservation, Slot, TokenClass};
 
 impl HeadTable {
@@ -19,8 +19,14 @@ impl HeadTable {
         assert!(kept.is_sorted_by(|a, b| a < b), "slots ascend: {kept:?}");
         let last = kept.last().map_or(0, |&slot| slot as usize + 1);
         assert!(last <= self.len(), "slot {last} of {}", self.len());
-        for (&slot, &score) in kept.iter().zip(scores.unwrap_or_default()) {
-            self.scores[slot as usize] = score;
+        let has_new = |scores: &&[f32]| {
+            !self.scores.is_empty() || scores.iter().any(|score| score.to_bits() != 0)
+        };
+        if let Some(new) = scores.filter(has_new) {
+            let scores = self.scores_mut();
+            for (&slot, &score) in kept.iter().zip(new) {
+                scores[slot as usize] = score;
+            }
         }
         let stays = kept.partition_point(|&slot| (slot as usize) < kept.len());
         let mut is_held = vec![false; kept.len()];
@@ -33,16 +39,18 @@ impl HeadTable {
             .map(|(hole, &slot)| self.refill(hole, slot as usize))
             .collect();
         self.cut(kept.len(), reservation);
-        self.set_growth(growth.0, growth.1);
         self.is_shuffled = !self.positions.is_sorted();
+        self.set_growth(growth.0, growth.1);
         moves
     }
 
     /// Copies what is known of a slot into a hole.
     fn refill(&mut self, hole: usize, slot: usize) -> Move {
         self.positions[hole] = self.positions[slot];
-        self.scores[hole] = self.scores[slot];
-        self.holds[hole] = self.holds[slot];
+        if !self.scores.is_empty() {
+            self.scores[hole] = self.scores[slot];
+        }
+        self.holds.set(hole, self.holds.get(slot));
         let at = |slot| {
             let (page, offset) = self.address(Slot::new(slot));
             Address { page, offset }
@@ -59,45 +67,20 @@ impl HeadTable {
         self.scores.truncate(len);
         self.holds.truncate(len);
         let pages = len.div_ceil(self.block);
-        self.page_ids.truncate(pages);
-        let freed = self.pages.drain(pages..).filter_map(|page| match page {
-            Page::Owned(page) => Some(page),
-            Page::Shared(page) => page.try_own().ok(),
-        });
-        reservation.put_back(freed);
-    }
-
-    /// Slots that a ring counts: not pinned, and behind its sinks.
-    pub(super) fn ringed(&self, sinks: usize) -> usize {
-        if self.is_shuffled {
-            self.behind(sinks).count()
-        } else {
-            self.count(sinks, Hold::Free)
+        reservation.put_back(&mut self.pages, pages);
+        let room = (pages + pages / SPARE + 1) * self.block;
+        if self.positions.capacity() > room {
+            self.positions.shrink_to(pages * self.block);
+            self.scores.shrink_to(pages * self.block);
+            self.pages.make_tight();
         }
-    }
-
-    /// The oldest slot behind the sinks that is not pinned, of a ring whose slots do not stand in the order of the text.
-    pub(super) fn oldest_behind(&self, sinks: usize) -> Option<usize> {
-        self.behind(sinks).min_by_key(|&slot| self.positions[slot])
-    }
-
-    /// Slots that are not pinned and not among the `sinks` oldest.
-    fn behind(&self, sinks: usize) -> impl Iterator<Item = usize> {
-        let mut positions = self.positions.clone();
-        let first: Option<Position> =
-            (sinks < positions.len()).then(|| *positions.select_nth_unstable(sinks).1);
-        (0..self.len())
-            .filter(move |&slot| {
-                self.holds[slot] == Hold::Free && Some(self.positions[slot]) >= first
-            })
-            .filter(move |_| first.is_some())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{PageId, PagePool, Pins, Place};
+    use crate::{PageId, PagePool, Pins, Place, table::Hold};
 
     fn plain(_: Position) -> TokenClass {
         TokenClass::Plain
@@ -107,7 +90,8 @@ mod tests {
     fn head(tokens: u32, pins: &Pins, room: &mut Reservation) -> HeadTable {
         let mut head = HeadTable::new(4);
         for position in 0..tokens {
-            head.push(Position(position), pins, room).expect("room");
+            let hold = head.hold_of(pins.contains(Position(position)), TokenClass::Plain);
+            head.push(Position(position), hold, room).expect("room");
         }
         for (score, position) in head.scores_mut().iter_mut().zip(0_u8..) {
             *score = 10.0 * f32::from(position);
@@ -136,7 +120,7 @@ mod tests {
         assert_eq!(head.scores(), [60.0, 10.0, 20.0, 80.0, 90.0]);
         let pinned: Vec<bool> = (0..5).map(|slot| head.is_pinned(Slot(slot))).collect();
         assert_eq!(pinned, [false, false, false, true, false]);
-        assert_eq!((head.pages().len(), head.page_ids().len()), (2, 2));
+        assert_eq!(head.page_ids().len(), 2);
         assert_eq!((pool.usage().held, room.credit()), (2, 1));
     }
 
@@ -162,7 +146,7 @@ mod tests {
         let mut room = pool.reservation();
         let mut head = head(5, &Pins::default(), &mut room);
         let none = head.shrink(&[0, 1, 2, 3, 4], (Growth::Append, plain), None, &mut room);
-        assert_eq!((none, head.len(), head.pages().len()), (vec![], 5, 2));
+        assert_eq!((none, head.len(), head.page_ids().len()), (vec![], 5, 2));
         let none = head.shrink(&[], (Growth::Append, plain), None, &mut room);
         assert_eq!((none, head.len(), pool.usage().held), (vec![], 0, 0));
     }

@@ -30,6 +30,18 @@ pub enum Selection {
     Quantile,
 }
 
+/// What a streaming head sees while the prompt is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(crate = "kv_core::schemars")]
+pub enum PromptSight {
+    /// Everything, as in the authors' code for a prompt that is read in one piece.
+    #[default]
+    Dense,
+    /// Sinks and window only, as the heads were trained: its work grows with the prompt's length instead of its square. On a CPU.
+    Streaming,
+}
+
 /// Configuration of [`DuoAttention`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -56,6 +68,8 @@ pub struct DuoAttentionConfig {
     pub recent: Option<usize>,
     /// How the share of streaming heads becomes a number of heads.
     pub selection: Selection,
+    /// What a streaming head sees while the prompt is read: `dense`, everything, or `streaming`, sinks and window.
+    pub prompt: PromptSight,
 }
 
 impl Default for DuoAttentionConfig {
@@ -68,6 +82,7 @@ impl Default for DuoAttentionConfig {
             sinks: None,
             recent: None,
             selection: Selection::Exact,
+            prompt: PromptSight::Dense,
         }
     }
 }
@@ -99,6 +114,7 @@ impl PolicyConfig for DuoAttentionConfig {
             )?
         };
         Ok(DuoAttention {
+            prompt: self.prompt,
             retrieval: retrieval_heads(&profile.values, cut),
             sinks: self.sinks.or(profile.sinks).unwrap_or(DEFAULT_SINKS),
             recent: self.recent.or(profile.recent).unwrap_or(DEFAULT_RECENT),

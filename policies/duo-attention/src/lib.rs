@@ -5,8 +5,8 @@
 //! <https://arxiv.org/abs/2410.10819>.
 //!
 //! Which head is which is learned beforehand, one number for each of the model's `L * H` KV heads, and read from a profile
-//! in the authors' format. At run time nothing is observed. The prompt is read with full attention in every head; then a
-//! streaming head keeps `[0, sinks)` and `[n - recent, n)`, and while decoding its newcomer takes the slot of the oldest
+//! in the authors' format. At run time nothing is observed. The prompt is read with full attention in every head, or, where
+//! [`DuoAttentionConfig::prompt`] says so, by streaming heads with sinks and window only; then a streaming head keeps `[0, sinks)` and `[n - recent, n)`, and while decoding its newcomer takes the slot of the oldest
 //! token of the window. Keys keep the positions they had in the text.
 //!
 //! Memory is not set by a budget but by the share of streaming heads and by their window.
@@ -16,8 +16,8 @@ mod config;
 mod profile;
 mod select;
 
-pub use config::{DuoAttentionConfig, NEUTRAL, Selection};
-use kv_core::{Growth, KeepPlan, LayerView, Needs, Policy, Room};
+pub use config::{DuoAttentionConfig, NEUTRAL, PromptSight, Selection};
+use kv_core::{Growth, KeepPlan, LayerView, Needs, Policy, Room, Sight};
 
 /// Retrieval heads that keep everything, and streaming heads with sinks and a window.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +26,7 @@ pub struct DuoAttention {
     retrieval: Vec<Vec<bool>>,
     sinks: usize,
     recent: usize,
+    prompt: PromptSight,
     /// Whether the profile is [`NEUTRAL`].
     is_neutral: bool,
 }
@@ -59,6 +60,16 @@ impl Policy for DuoAttention {
         let window = self.sinks.saturating_add(self.recent);
         let head = |&is_retrieval: &bool| if is_retrieval { usize::MAX } else { window };
         Room::Heads(self.retrieval[layer].iter().map(head).collect())
+    }
+
+    fn sight(&self, layer: usize, head: usize) -> Sight {
+        let Self { sinks, recent, .. } = *self;
+        match self.prompt {
+            PromptSight::Streaming if !self.retrieval[layer][head] => {
+                Sight::Streaming { sinks, recent }
+            }
+            _ => Sight::Causal,
+        }
     }
 
     fn notice(&self) -> Option<String> {

@@ -5,7 +5,7 @@ use kv_core::{
     Budget, Policy, PolicyConfig,
     conformance::{Golden, decode, geometry},
 };
-use kv_policy_duo_attention::{DuoAttentionConfig, Selection};
+use kv_policy_duo_attention::{DuoAttentionConfig, PromptSight, Selection};
 use serde::Deserialize;
 use tempfile::TempDir;
 
@@ -70,6 +70,7 @@ impl Case {
             sinks: Some(self.sinks),
             recent: Some(self.recent),
             selection: Selection::Exact,
+            prompt: PromptSight::Dense,
         };
         (folder, vec![by_sizes, by_fields])
     }

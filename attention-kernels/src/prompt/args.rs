@@ -28,7 +28,7 @@ pub struct PromptArgs<'a> {
 
 impl<'a> PromptArgs<'a> {
     /// Checks everything, and says how many KV heads there are.
-    pub(super) fn check(&self) -> Result<usize, KernelError> {
+    pub(crate) fn check(&self) -> Result<usize, KernelError> {
         let &Self {
             rows,
             group,
@@ -55,7 +55,7 @@ impl<'a> PromptArgs<'a> {
         Ok(heads)
     }
 
-    pub(super) fn scoring(&self) -> Scoring {
+    pub(crate) fn scoring(&self) -> Scoring {
         Scoring {
             scale: self.scale,
             softcap: self.softcap,
@@ -63,12 +63,12 @@ impl<'a> PromptArgs<'a> {
     }
 
     /// Rows `tokens` of query head `query_head`.
-    pub(super) fn queries_of(&self, query_head: usize, tokens: Range<usize>) -> &'a [f32] {
+    pub(crate) fn queries_of(&self, query_head: usize, tokens: Range<usize>) -> &'a [f32] {
         self.cut(self.queries, query_head, tokens)
     }
 
     /// Rows `tokens` of the keys that query head `query_head` looks at.
-    pub(super) fn keys_of(&self, query_head: usize, tokens: Range<usize>) -> &'a [f32] {
+    pub(crate) fn keys_of(&self, query_head: usize, tokens: Range<usize>) -> &'a [f32] {
         self.cut(self.keys, query_head / self.group, tokens)
     }
 
@@ -79,7 +79,7 @@ impl<'a> PromptArgs<'a> {
 }
 
 /// How many heads of `rows` rows there are, `tokens` of which are in use.
-pub(super) fn check_heads(
+pub(crate) fn check_heads(
     keys: &[f32],
     rows: usize,
     tokens: usize,
