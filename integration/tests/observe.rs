@@ -4,15 +4,17 @@ mod common;
 
 use attention_kernels::oracle;
 use candle_core::DType;
+use common::gpu::EmulatedGpu;
 use common::host::{
     DIM, GROUP, HEADS, Host, LAYERS, Machine, Remembered, SCALE, expected, on_each_machine,
-    relative_error, remembered,
+    relative_error, remembered, spec,
 };
 use kv_core::{
     Budget, ConfigError, Geometry, KeepPlan, LayerView, Needs, Observation, Policy, PolicyConfig,
     Reduce, Reduction, Registry, schemars::JsonSchema,
 };
-use mistralrs_kv::{CacheConfig, KernelCalls};
+use kv_hook::KvRuntime;
+use mistralrs_kv::{CacheConfig, KernelCalls, Runtime};
 use serde::{Deserialize, Serialize};
 
 /// A policy that asks for an observation, reads it and keeps all.
@@ -197,6 +199,47 @@ fn without_a_tail_the_prompt_is_dense(machine: Machine) {
             .iter()
             .all(|pass| pass.output.iter().all(|&x| x == 1.0))
     );
+}
+
+/// Every other head streams: it sees sinks and a window while the prompt is read, where the runtime reads it, and elsewhere the policy is
+/// refused.
+fn streaming_heads_see_sinks_and_a_window(machine: Machine) {
+    const PROMPT: usize = 70;
+    let config = CacheConfig::new("duo-attention")
+        .set("prompt", "streaming")
+        .set("sinks", 3)
+        .set("recent", 9);
+    if machine == Machine::EmulatedGpu {
+        let runtime = Runtime::on_device(config, EmulatedGpu::new());
+        let error = runtime.open_pool(&spec(DType::F32)).expect_err("refused");
+        let text = error.to_string();
+        assert!(
+            text.contains("duo-attention") && text.contains("`dense`"),
+            "{text}"
+        );
+        return;
+    }
+    let seed: u64 = rand::random();
+    let mut host = Host::on(machine, config, DType::F32, seed);
+    let mut sequence = [remembered(4)];
+    let passes = host.pass(&mut sequence, PROMPT, true);
+    for (layer, pass) in passes.iter().enumerate() {
+        for head in 0..HEADS * GROUP {
+            let streams = !(layer + head / GROUP).is_multiple_of(2);
+            for token in 0..PROMPT {
+                let is_seen = |&at: &usize| !streams || at < 3 || token - at < 9;
+                let seen: Vec<usize> = (0..=token).filter(is_seen).collect();
+                let at = (head * PROMPT + token) * DIM..(head * PROMPT + token + 1) * DIM;
+                let query = &pass.queries[at.clone()];
+                let want = expected(&sequence[0], layer, head / GROUP, &seen, query);
+                let error = relative_error(&pass.output[at], &want);
+                assert!(
+                    error <= 1e-5,
+                    "token {token} of head {head}: {error} (seed {seed})"
+                );
+            }
+        }
+    }
 }
 
 /// H2O as the paper says it, on one head: scores of all tokens held, in `f64`.
@@ -387,4 +430,5 @@ on_each_machine! {
         h2o_attends_to_what_the_paper_keeps(machine, 1, 0, None);
     };
     no_padding_is_observed: padding_is_never_observed;
+    duo_attention_streams_its_prompt: streaming_heads_see_sinks_and_a_window;
 }

@@ -1,8 +1,8 @@
 //! Sixteen numbers at a time, on whatever the CPU has.
 //!
 //! Every inner loop of this crate is written once, over [`Simd`]: sixteen lanes of `f32`. An implementation is a token that exists only
-//! where the CPU has what it needs, found out when the program runs: [`avx512`] (one register), [`avx2`] (two, with FMA and F16C) and
-//! [`portable`] (an array that the compiler turns into whatever the target has: SSE2 on x86-64, NEON on AArch64).
+//! where the CPU has what it needs, found out when the program runs: `avx512` (one register), `avx2` (two, with FMA and F16C) and
+//! `portable` (an array that the compiler turns into whatever the target has: SSE2 on x86-64, NEON on AArch64).
 //!
 //! # Bits
 //!
@@ -32,9 +32,9 @@ pub(crate) use rows::{Rows, Scores, Weights, add_rows, score_rows};
 /// Numbers that are worked on side by side.
 pub(crate) const LANES: usize = 16;
 
-/// A CPU that works on [`LANES`] numbers of `f32` at a time.
+/// A CPU that works on `LANES` numbers of `f32` at a time.
 ///
-/// All methods are to be inlined into a function that is compiled for the instruction set: see [`dispatch`].
+/// All methods are to be inlined into a function that is compiled for the instruction set: see `dispatch`.
 pub trait Simd: Copy + Send + Sync {
     /// The lanes.
     type Lanes: Copy;

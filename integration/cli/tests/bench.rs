@@ -80,7 +80,9 @@ fn the_goals_are_measured_and_judged() {
             "at most" => value <= target,
             other => panic!("a value is wanted {other:?} a target"),
         };
-        assert_eq!(goal["holds"].as_bool(), Some(holds), "{goal}");
+        // What is better than it can be proves nothing.
+        let counts = goal["disturbed"] != true;
+        assert_eq!(goal["holds"].as_bool(), Some(holds && counts), "{goal}");
         let name = text(goal, "goal");
         assert!(names.insert(name), "{name} is there twice");
         assert!(table.contains(name), "{name} in {table}");

@@ -142,7 +142,7 @@ impl Target {
         self.wait();
         let stamps = Arc::new(Mutex::new(Vec::with_capacity(load.steps + 1)));
         let (told, runtime) = (stamps.clone(), self.engine.runtime().cloned());
-        let mut request = Request::greedy(Prompt::Tokens(self.tokens(load)), load.steps + 1)
+        let request = Request::greedy(Prompt::Tokens(self.tokens(load)), load.steps + 1)
             .with_logits(move |logits, _| {
                 let at = Instant::now();
                 let stats = runtime.as_ref().and_then(|runtime| runtime.stats());

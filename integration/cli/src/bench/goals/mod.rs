@@ -1,5 +1,6 @@
 //! The goals for speed and memory: what is measured, against which target, and whether it holds.
 mod budget;
+mod goal;
 mod kernel;
 mod memory;
 mod pages;
@@ -12,7 +13,6 @@ use std::{cell::Cell, path::Path};
 use anyhow::Result;
 use clap::ValueEnum;
 use mistralrs_kv::{CacheConfig, EngineConfig};
-use serde::Serialize;
 
 use super::{
     measure::{Load, Target, float},
@@ -20,6 +20,7 @@ use super::{
     table::columns,
 };
 use crate::run::out_of_range;
+use goal::Goal;
 
 /// Goals that are measured together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -96,78 +97,6 @@ impl Sizes {
         layers: 4,
         probe_bytes: 16 << 20,
     };
-}
-
-/// Which side of a target is the good one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-enum Wanted {
-    #[serde(rename = "at least")]
-    AtLeast,
-    #[serde(rename = "at most")]
-    AtMost,
-}
-
-/// One goal, measured.
-#[derive(Debug, Clone, Serialize)]
-struct Goal {
-    /// Its name, of which there is no second.
-    goal: String,
-    value: f64,
-    wanted: Wanted,
-    target: f64,
-    unit: &'static str,
-    holds: bool,
-    /// What measures it again.
-    command: String,
-    /// What bounds it, or how it was measured.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    note: Option<String>,
-}
-
-impl Goal {
-    fn at_least(goal: impl Into<String>, value: f64, target: f64, unit: &'static str) -> Self {
-        Self::new(goal.into(), value, Wanted::AtLeast, target, unit)
-    }
-
-    fn at_most(goal: impl Into<String>, value: f64, target: f64, unit: &'static str) -> Self {
-        Self::new(goal.into(), value, Wanted::AtMost, target, unit)
-    }
-
-    fn new(goal: String, value: f64, wanted: Wanted, target: f64, unit: &'static str) -> Self {
-        let holds = match wanted {
-            Wanted::AtLeast => value >= target,
-            Wanted::AtMost => value <= target,
-        };
-        Self {
-            goal,
-            value,
-            wanted,
-            target,
-            unit,
-            holds,
-            command: String::new(),
-            note: None,
-        }
-    }
-
-    fn note(mut self, note: impl Into<String>) -> Self {
-        self.note = Some(note.into());
-        self
-    }
-
-    fn cells(&self) -> Vec<String> {
-        let wanted = match self.wanted {
-            Wanted::AtLeast => ">=",
-            Wanted::AtMost => "<=",
-        };
-        vec![
-            self.goal.clone(),
-            format!("{:.4}", self.value),
-            format!("{wanted} {}", self.target),
-            self.unit.into(),
-            if self.holds { "holds" } else { "MISSED" }.into(),
-        ]
-    }
 }
 
 /// What the groups share.
@@ -366,18 +295,4 @@ fn percent(part: f64, whole: f64) -> f64 {
 /// Bytes in MiB.
 fn mib(bytes: usize) -> f64 {
     float(bytes) / f64::from(1 << 20)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_goal_holds_on_the_side_that_is_wanted() {
-        assert!(Goal::at_least("a", 2.0, 2.0, "").holds);
-        assert!(!Goal::at_least("a", 1.9, 2.0, "").holds);
-        assert!(Goal::at_most("a", 1.9, 2.0, "").holds);
-        assert!(!Goal::at_most("a", f64::NAN, 2.0, "").holds);
-        assert_eq!(times(1.0, 0.0), 0.0);
-    }
 }
