@@ -224,9 +224,9 @@ pub(super) async fn run(
             group.name()
         );
         suite.say(&group.name());
-        for goal in group.measure(&suite).await? {
-            let command = command.clone();
-            goals.push(Goal { command, ..goal });
+        for mut goal in group.measure(&suite).await? {
+            goal.command.clone_from(&command);
+            goals.push(goal);
         }
         suite.done.set(goals.len());
         if let Some(path) = json {
