@@ -73,6 +73,7 @@ pub mod store;
 pub mod write;
 
 mod scoring;
+mod scratch;
 
 pub use attend::{
     AttendArgs, HeadSlots, Observed, Workspace, attend, attend_into, attend_observed,

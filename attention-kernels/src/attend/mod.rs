@@ -19,13 +19,13 @@
 mod chunk;
 mod observed;
 
-use std::cell::RefCell;
 use std::ops::Range;
 
 use half::{bf16, f16};
 use rayon::prelude::*;
 
 use crate::scoring::Scoring;
+use crate::scratch::with_scratch;
 use crate::store::Memory;
 use crate::{Element, KernelError, PageStore};
 use chunk::{Chunk, Partial, Total, attend_chunk, merge_chunks};
@@ -200,21 +200,6 @@ impl Workspace {
     }
 }
 
-thread_local! {
-    /// Scores of a chunk, where nobody wants to keep them.
-    static SCORES: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
-}
-
-/// Lends a thread's own memory for `len` numbers.
-fn with_scores(len: usize, work: impl FnOnce(&mut [f32])) {
-    SCORES.with_borrow_mut(|scores| {
-        if scores.len() < len {
-            scores.resize(len, 0.0);
-        }
-        work(&mut scores[..len]);
-    });
-}
-
 fn run(
     store: &PageStore,
     args: &AttendArgs<'_>,
@@ -248,10 +233,12 @@ fn run_in<E: Element>(
     } = workspace;
 
     let attend_job = |job: &Job, sums: &mut [f32], totals: &mut [Total], scores: &mut [f32]| {
+        let HeadSlots { pages, len } = args.heads[job.head];
         let chunk = Chunk {
             memory,
             layout,
-            pages: args.heads[job.head].pages,
+            // Those beyond the last token have not been checked.
+            pages: &pages[..layout.pages_for(len)],
             tokens: job.tokens.clone(),
             queries: &args.queries[job.head * per_head..][..per_head],
             scoring: scoring(args),
@@ -271,7 +258,7 @@ fn run_in<E: Element>(
         tasks.for_each(|(((job, sums), totals), scores)| attend_job(job, sums, totals, scores));
     } else {
         tasks.for_each(|((job, sums), totals)| {
-            with_scores(per_job, |scores| attend_job(job, sums, totals, scores));
+            with_scratch(per_job, |scores| attend_job(job, sums, totals, scores));
         });
     }
 

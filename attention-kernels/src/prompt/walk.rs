@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use super::PromptArgs;
 use super::sight::{hide, seen_by};
 use crate::attend::SERIAL_WORK;
+use crate::scratch::with_scratch;
 use crate::simd::{
     Op, Scores, Simd, Weights, add_rows, dispatch, exponentiate, highest, scale, score_rows,
 };
@@ -84,19 +85,23 @@ pub(crate) fn walk(
             unit.columns = columns;
         }
     }
-    let run = |scores: &mut Vec<f32>, unit: Unit<'_>| {
+    let run = |unit: Unit<'_>| {
         let head = unit.query_head / prompt.group;
         for (block, out) in unit.blocks {
             let sight = sights.get(head).copied().unwrap_or_default();
-            dispatch(Block {
-                prompt,
-                query_head: unit.query_head,
-                seen: seen_by(sight, &block),
-                sight,
-                queries: block,
-                scores,
-                attended: out.map(|out| (values, out)),
-                folded: folded.map(|folded| (folded, &mut *unit.columns)),
+            let seen = seen_by(sight, &block);
+            let elements = (seen[0].len() + seen[1].len()) * block.len();
+            with_scratch(elements, |scores| {
+                dispatch(Block {
+                    prompt,
+                    query_head: unit.query_head,
+                    seen,
+                    sight,
+                    queries: block,
+                    scores,
+                    attended: out.map(|out| (values, out)),
+                    folded: folded.map(|folded| (folded, &mut *unit.columns)),
+                });
             });
         }
     };
@@ -104,11 +109,9 @@ pub(crate) fn walk(
         .saturating_mul(prompt.tokens - first * BLOCK_QUERIES)
         .saturating_mul(prompt.tokens);
     if work < SERIAL_WORK {
-        let mut scores = Vec::new();
-        units.into_iter().for_each(|unit| run(&mut scores, unit));
+        units.into_iter().for_each(run);
     } else {
-        let units = units.into_par_iter().with_max_len(1);
-        units.for_each_init(Vec::new, run);
+        units.into_par_iter().with_max_len(1).for_each(run);
     }
     match folded {
         Some(folded) if before > 0 => join_parts(columns, parts, folded),
@@ -199,7 +202,8 @@ struct Block<'a> {
     sight: Sight,
     /// The tokens that any of the queries sees, in two pieces.
     seen: [Range<usize>; 2],
-    scores: &'a mut Vec<f32>,
+    /// `[queries, seen]`.
+    scores: &'a mut [f32],
     /// Values `[H, rows, D]`, and where the attention goes, `[queries, D]`.
     attended: Option<(&'a [f32], &'a mut [f32])>,
     folded: Option<(&'a Folded, &'a mut [f64])>,
@@ -211,22 +215,17 @@ impl Op for Block<'_> {
     #[inline(always)]
     fn run<S: Simd>(mut self, simd: S) {
         let stride = self.seen[0].len() + self.seen[1].len();
-        let elements = stride * self.queries.len();
-        if self.scores.len() < elements {
-            self.scores.resize(elements, 0.0);
-        }
         self.score(simd, stride);
         let mut shares = [0.0; BLOCK_QUERIES];
         self.soften(simd, stride, &mut shares);
         if let Some((values, out)) = self.attended.take() {
-            let scores = &self.scores[..elements];
             let head_dim = self.prompt.head_dim;
             let head = self.query_head / self.prompt.group * self.prompt.rows * head_dim;
             let values = &values[head..head + self.prompt.rows * head_dim];
             out.fill(0.0);
             for (at, tokens) in key_blocks(&self.seen) {
                 let weights = Weights {
-                    weights: scores,
+                    weights: self.scores,
                     stride,
                     at,
                 };

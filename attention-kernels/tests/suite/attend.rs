@@ -177,6 +177,27 @@ fn uneven_shapes_follow_the_oracle() {
     }
 }
 
+/// A table may hold pages in reserve, whose numbers are nobody's business.
+#[test]
+fn pages_beyond_the_last_token_are_not_looked_at() {
+    let store = PageStore::new(PageLayout::new(2, 4).expect("a layout"), KvDtype::F16, 3);
+    let store = store.expect("a store");
+    let pages = [2, 0, u32::MAX, u32::MAX, u32::MAX];
+    let attend_to = |pages: &[u32]| {
+        let heads = [HeadSlots { pages, len: 3 }];
+        let args = AttendArgs {
+            queries: &[1.0; 4],
+            heads: &heads,
+            group: 1,
+            scale: 1.0,
+            softcap: None,
+        };
+        attend(&store, &args)
+    };
+    assert_eq!(attend_to(&pages), attend_to(&pages[..2]));
+    assert!(attend_to(&pages).is_ok());
+}
+
 /// Scores far beyond what `exp` can take without its highest score subtracted, in one chunk and across chunks.
 #[test]
 fn great_scores_neither_overflow_nor_lose_more_than_their_own_rounding() {
