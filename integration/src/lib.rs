@@ -35,8 +35,8 @@ mod report;
 mod runtime;
 mod warm_up;
 
-#[cfg(feature = "builders")]
 pub use attention_kernels::KvDtype;
+#[cfg(feature = "builders")]
 pub use builders::{Builder, KvModel, KvPolicyExt, WithKvPolicy};
 pub use compare::{Comparison, Trace, compare};
 pub use config::CacheConfig;
