@@ -4,7 +4,8 @@
 //! of a device. Which page belongs to which head is not known here: every op takes plain lists of page numbers, which the ledger
 //! hands out. There is no engine and no policy in this crate; of `kv-core` it knows the words in which a policy says what it wants
 //! to see and keep ([`kv_core::Observation`], [`kv_core::Reduction`], [`kv_core::KeepPlan`]), and the ledger where a token goes
-//! ([`kv_core::Address`]). Unsafe code stands in one file, where the feature `cuda` speaks to the driver.
+//! ([`kv_core::Address`]). Unsafe code stands in three files: two name the instructions of x86 CPUs, and in one the feature `cuda` speaks
+//! to the driver.
 //!
 //! The ops below are those of the CPU. [`cuda`] has the same table for pages in the memory of a GPU.
 //!
