@@ -5,7 +5,8 @@ use std::ops::Range;
 use super::CHUNK_TOKENS;
 use crate::scoring::Scoring;
 use crate::simd::{
-    Op, Rows, Scores, Simd, Weights, add_rows, dispatch, exponentiate, highest, scale, score_rows,
+    Op, Rows, Scores, Simd, Weights, add_rows, dispatch, exponentiate, highest, rescale, scale,
+    score_rows,
 };
 use crate::{Element, PageLayout};
 
@@ -51,31 +52,18 @@ impl Total {
     fn raise<S: Simd>(&mut self, simd: S, new: &[f32], weights: &mut [f32], sums: &mut [f32]) {
         let raised = highest(simd, new).max(self.highest);
         if raised > self.highest && self.weight > 0.0 {
-            let mut factor = [self.highest];
-            exponentiate(simd, &mut factor, raised);
-            scale(simd, weights, factor[0]);
-            scale(simd, sums, factor[0]);
-            self.weight *= factor[0];
+            let factor = self.rescale(simd, raised);
+            scale(simd, weights, factor);
+            scale(simd, sums, factor);
+            self.weight *= factor;
         }
         self.highest = raised;
     }
 
     /// The factor that brings the chunk's weights to `highest` instead of its own highest score.
-    pub(super) fn rescale(&self, highest: f32) -> f32 {
-        let mut factor = [self.highest];
-        dispatch(Exponentiate(&mut factor, highest));
-        factor[0]
-    }
-}
-
-struct Exponentiate<'a>(&'a mut [f32], f32);
-
-impl Op for Exponentiate<'_> {
-    type Output = ();
-
     #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        exponentiate(simd, self.0, self.1);
+    pub(super) fn rescale<S: Simd>(&self, simd: S, highest: f32) -> f32 {
+        rescale(simd, self.highest, highest)
     }
 }
 
@@ -227,60 +215,69 @@ impl Iterator for Tiles {
 
 /// The weight of all chunks of a head for one query: their highest score, and the sum of their weights relative to it, first chunk
 /// to last.
-pub(super) fn weigh<'a>(totals: impl Iterator<Item = &'a Total> + Clone) -> Total {
-    let highest = totals.clone().map(|total| total.highest);
-    let highest = highest.fold(f32::NEG_INFINITY, f32::max);
-    let weights = totals.map(|total| total.rescale(highest) * total.weight);
-    Total {
-        highest,
-        weight: weights.fold(0.0, |sum, weight| sum + weight),
+#[inline(always)]
+pub(super) fn weigh<'a, S: Simd>(
+    simd: S,
+    totals: impl Iterator<Item = &'a Total> + Clone,
+) -> Total {
+    let mut all = Total::NONE;
+    for total in totals.clone() {
+        all.highest = all.highest.max(total.highest);
     }
+    for total in totals {
+        all.weight += total.rescale(simd, all.highest) * total.weight;
+    }
+    all
 }
 
 /// Puts the chunks of one head together, first to last, into `out` (`[G, D]`): every chunk is scaled to the highest score of all, and
 /// the sum divided by the sum of the weights. No chunk gives zeros.
-///
-/// `sums` is `[chunks, G, D]`, `totals` is `[chunks, G]`.
-pub(super) fn merge_chunks(sums: &[f32], totals: &[Total], group: usize, out: &mut [f32]) {
-    let per_head = out.len();
-    out.fill(0.0);
-    for (query, out) in out.chunks_exact_mut(per_head / group).enumerate() {
-        let totals = totals.iter().skip(query).step_by(group);
-        let Total { highest, weight } = weigh(totals.clone());
-        for (sums, total) in sums.chunks_exact(per_head).zip(totals) {
-            let sums = &sums[query * out.len()..][..out.len()];
-            add_scaled(sums, total.rescale(highest), out);
-        }
-        if !sums.is_empty() {
-            for out in out {
-                *out /= weight;
+pub(super) struct MergeChunks<'a> {
+    /// `[chunks, G, D]`.
+    pub(super) sums: &'a [f32],
+    /// `[chunks, G]`.
+    pub(super) totals: &'a [Total],
+    pub(super) group: usize,
+    pub(super) out: &'a mut [f32],
+}
+
+impl Op for MergeChunks<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Self {
+            sums,
+            totals,
+            group,
+            out,
+        } = self;
+        let per_head = out.len();
+        out.fill(0.0);
+        for (query, out) in out.chunks_exact_mut(per_head / group).enumerate() {
+            let totals = totals.iter().skip(query).step_by(group);
+            let Total { highest, weight } = weigh(simd, totals.clone());
+            for (sums, total) in sums.chunks_exact(per_head).zip(totals) {
+                let sums = &sums[query * out.len()..][..out.len()];
+                add_scaled(simd, sums, total.rescale(simd, highest), out);
+            }
+            if !sums.is_empty() {
+                for out in out {
+                    *out /= weight;
+                }
             }
         }
     }
 }
 
 /// Adds `factor * row` to `total`, number by number.
-pub(super) fn add_scaled(row: &[f32], factor: f32, total: &mut [f32]) {
-    dispatch(AddScaled { row, factor, total });
-}
-
-struct AddScaled<'a> {
-    row: &'a [f32],
-    factor: f32,
-    total: &'a mut [f32],
-}
-
-impl Op for AddScaled<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        let weights = Weights {
-            weights: &[self.factor],
-            stride: 1,
-            at: 0,
-        };
-        let width = self.total.len();
-        add_rows(simd, self.row.into(), weights, self.total, width);
-    }
+#[inline(always)]
+pub(super) fn add_scaled<S: Simd>(simd: S, row: &[f32], factor: f32, total: &mut [f32]) {
+    let weights = Weights {
+        weights: &[factor],
+        stride: 1,
+        at: 0,
+    };
+    let width = total.len();
+    add_rows(simd, row.into(), weights, total, width);
 }

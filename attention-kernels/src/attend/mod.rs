@@ -26,9 +26,10 @@ use rayon::prelude::*;
 
 use crate::scoring::Scoring;
 use crate::scratch::with_scratch;
+use crate::simd::dispatch;
 use crate::store::Memory;
 use crate::{Element, KernelError, PageStore};
-use chunk::{Chunk, Partial, Total, attend_chunk, merge_chunks};
+use chunk::{Chunk, MergeChunks, Partial, Total, attend_chunk};
 use observed::{Wanted, merge_rows};
 
 pub use observed::{Observed, attend_observed, attend_observed_into};
@@ -271,6 +272,11 @@ fn run_in<E: Element>(
         let (head_sums, head_totals);
         (head_sums, sums) = sums.split_at(chunks * per_head);
         (head_totals, totals) = totals.split_at(chunks * group);
-        merge_chunks(head_sums, head_totals, group, out);
+        dispatch(MergeChunks {
+            sums: head_sums,
+            totals: head_totals,
+            group,
+            out,
+        });
     }
 }

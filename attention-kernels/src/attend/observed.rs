@@ -4,6 +4,7 @@ use kv_core::Reduce;
 
 use super::chunk::{Total, add_scaled, weigh};
 use super::{AttendArgs, CHUNK_TOKENS, Workspace, check, run};
+use crate::simd::{Op, Simd, dispatch};
 use crate::{KernelError, PageStore};
 
 /// What [`attend_observed`] returns.
@@ -114,36 +115,61 @@ pub(super) fn merge_rows(
         (head_weights, weights) = weights.split_at(chunks * CHUNK_TOKENS);
         (head_totals, totals) = totals.split_at(chunks);
         (row, rows) = rows.split_at_mut(head.len);
-        merge_row(head_weights, head_totals, group, reduce, row);
+        dispatch(MergeRow {
+            weights: head_weights,
+            totals: head_totals,
+            group,
+            reduce,
+            row,
+        });
     }
 }
 
-fn merge_row(weights: &[f32], totals: &[Total], group: usize, reduce: Reduce, row: &mut [f32]) {
-    row.fill(0.0);
-    for query in 0..group {
-        let all = weigh(totals.iter().skip(query).step_by(group));
-        let weights = weights.chunks_exact(CHUNK_TOKENS).skip(query);
-        let totals = totals.iter().skip(query).step_by(group);
-        for ((row, total), weights) in row
-            .chunks_mut(CHUNK_TOKENS)
-            .zip(totals)
-            .zip(weights.step_by(group))
-        {
-            let share = total.rescale(all.highest) / all.weight;
-            let weights = &weights[..row.len()];
-            match reduce {
-                Reduce::Mean | Reduce::Sum => add_scaled(weights, share, row),
-                Reduce::Max => raise(row, weights, share),
+/// Brings the weights of one head to its row.
+struct MergeRow<'a> {
+    weights: &'a [f32],
+    totals: &'a [Total],
+    group: usize,
+    reduce: Reduce,
+    row: &'a mut [f32],
+}
+
+impl Op for MergeRow<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Self {
+            weights,
+            totals,
+            group,
+            reduce,
+            row,
+        } = self;
+        row.fill(0.0);
+        for query in 0..group {
+            let totals = totals.iter().skip(query).step_by(group);
+            let all = weigh(simd, totals.clone());
+            let weights = weights.chunks_exact(CHUNK_TOKENS).skip(query);
+            let chunks = row.chunks_mut(CHUNK_TOKENS).zip(totals);
+            for ((row, total), weights) in chunks.zip(weights.step_by(group)) {
+                let share = total.rescale(simd, all.highest) / all.weight;
+                let weights = &weights[..row.len()];
+                match reduce {
+                    Reduce::Mean | Reduce::Sum => add_scaled(simd, weights, share, row),
+                    Reduce::Max => raise(row, weights, share),
+                }
+            }
+        }
+        if reduce == Reduce::Mean {
+            for weight in row {
+                *weight /= group as f32;
             }
         }
     }
-    if reduce == Reduce::Mean {
-        for weight in row {
-            *weight /= group as f32;
-        }
-    }
 }
 
+#[inline(always)]
 fn raise(row: &mut [f32], weights: &[f32], share: f32) {
     for (highest, weight) in row.iter_mut().zip(weights) {
         *highest = highest.max(weight * share);

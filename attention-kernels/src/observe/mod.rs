@@ -65,10 +65,7 @@ pub fn observe(
     let mut scores = match observation {
         Observation::None => return Ok(None),
         Observation::KeyNorms => key_norms(&KeyNormsArgs::from(args))?,
-        _ => match folded(args, observation, reduction)? {
-            Some(folded) => observe_folded(args, &folded, reduction)?,
-            None => return Err(KernelError::NotObserved { observation }),
-        },
+        _ => observe_attention(args, observation, reduction)?,
     };
     if reduction.shared {
         share(&mut scores, args.tokens);
@@ -104,14 +101,17 @@ pub(crate) fn folded(
     }))
 }
 
-fn observe_folded(
+fn observe_attention(
     args: &PromptArgs<'_>,
-    folded: &Folded,
+    observation: Observation,
     reduction: Reduction,
 ) -> Result<Vec<f32>, KernelError> {
+    let Some(folded) = folded(args, observation, reduction)? else {
+        return Err(KernelError::NotObserved { observation });
+    };
     let heads = args.check()?;
-    let columns = walk(args, heads, None, Some(folded));
-    Ok(finish(args, heads, folded, &columns, reduction))
+    let columns = walk(args, heads, None, Some(&folded));
+    Ok(finish(args, heads, &folded, &columns, reduction))
 }
 
 /// Reduces columns (`[H * G, before]`) to one number per KV head and token, `[H, n]`; those from `before` on are kept in any case.
@@ -180,7 +180,7 @@ pub fn observe_window(
     window: usize,
     reduction: Reduction,
 ) -> Result<Vec<f32>, KernelError> {
-    observed(args, Observation::Window { queries: window }, reduction)
+    observe_attention(args, Observation::Window { queries: window }, reduction)
 }
 
 /// Attention accumulated over all prompt queries: `[H, n]`. What is computed is defined by
@@ -197,19 +197,7 @@ pub fn observe_accumulated(
     args: &PromptArgs<'_>,
     reduction: Reduction,
 ) -> Result<Vec<f32>, KernelError> {
-    observed(args, Observation::Accumulated, reduction)
-}
-
-fn observed(
-    args: &PromptArgs<'_>,
-    observation: Observation,
-    reduction: Reduction,
-) -> Result<Vec<f32>, KernelError> {
-    args.check()?;
-    match folded(args, observation, reduction)? {
-        Some(folded) => observe_folded(args, &folded, reduction),
-        None => Err(KernelError::NotObserved { observation }),
-    }
+    observe_attention(args, Observation::Accumulated, reduction)
 }
 
 #[cfg(test)]

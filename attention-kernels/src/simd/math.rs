@@ -46,6 +46,14 @@ pub(crate) fn exponentiate<S: Simd>(simd: S, scores: &mut [f32], highest: f32) -
     simd.sum(sums)
 }
 
+/// `exp(from - to)` for `from <= to`: the factor that brings weights relative to the score `from` to `to`.
+#[inline(always)]
+pub(crate) fn rescale<S: Simd>(simd: S, from: f32, to: f32) -> f32 {
+    let mut factor = [from];
+    exponentiate(simd, &mut factor, to);
+    factor[0]
+}
+
 /// `exp(x)` for `x <= 0`, with a relative error below `f32::EPSILON`; 0 below -87, where `f32` would leave its normal range; NaN for NaN.
 ///
 /// Straight arithmetic, so that it runs in lanes: `x = n * ln 2 + r` with whole `n` and `|r| <= ln 2 / 2`, a Taylor series for

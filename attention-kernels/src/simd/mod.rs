@@ -26,7 +26,7 @@ mod rows;
 
 pub(crate) use level::dispatch;
 pub use level::{SimdLevel, simd_level};
-pub(crate) use math::{exponentiate, highest, scale};
+pub(crate) use math::{exponentiate, highest, rescale, scale};
 pub(crate) use rows::{Rows, Scores, Weights, add_rows, score_rows};
 
 /// Numbers that are worked on side by side.
