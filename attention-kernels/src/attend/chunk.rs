@@ -67,9 +67,9 @@ impl Total {
     }
 }
 
-/// Tokens of a chunk whose values are added before the keys of the next are scored. Memory is read without a pause where both follow
-/// each other closely, and what is asked for ahead of time is still near when it is needed.
-const STRIDE_TOKENS: usize = 128;
+/// Tokens of a chunk whose values are added before the keys of the next are scored, a stride. While one is worked on the next is asked for, no
+/// more and no less: so memory is read without a pause where keys change to values, and what comes is still near when it is needed.
+const STRIDE_TOKENS: usize = 64;
 
 /// Fills `partial`, and leaves the weights `exp(s_t - highest)` in `scores` (`[G, CHUNK_TOKENS]`). Every K row and every V row of the
 /// chunk is loaded once, for all queries of the group, while the pages after it are on their way.
@@ -94,14 +94,25 @@ struct AttendChunk<'a, 'b, E> {
 impl<E: Element> Op for AttendChunk<'_, '_, E> {
     type Output = ();
 
+    /// The usual widths are compiled on their own, so that the loops over a row are laid out flat and nothing is divided.
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
+        match self.chunk.layout.head_dim() {
+            64 => self.run_wide(simd, 64),
+            128 => self.run_wide(simd, 128),
+            head_dim => self.run_wide(simd, head_dim),
+        }
+    }
+}
+
+impl<E: Element> AttendChunk<'_, '_, E> {
+    #[inline(always)]
+    fn run_wide<S: Simd>(self, simd: S, head_dim: usize) {
         let Self {
             chunk,
             scores,
             partial: Partial { sums, totals },
         } = self;
-        let head_dim = chunk.layout.head_dim();
         sums.fill(0.0);
         totals.fill(Total::NONE);
         let len = chunk.tokens.len();
@@ -114,7 +125,7 @@ impl<E: Element> Op for AttendChunk<'_, '_, E> {
                     stride: CHUNK_TOKENS,
                     at: tile.at,
                 };
-                let keys = chunk.rows(&tile, PageLayout::key_rows);
+                let keys = chunk.rows(&tile, Half::Keys);
                 score_rows(simd, keys, chunk.queries, head_dim, &mut scores);
             }
             let of_query = scores.chunks_exact_mut(CHUNK_TOKENS).zip(&mut *totals);
@@ -130,7 +141,7 @@ impl<E: Element> Op for AttendChunk<'_, '_, E> {
                     stride: CHUNK_TOKENS,
                     at: tile.at,
                 };
-                let values = chunk.rows(&tile, PageLayout::value_rows);
+                let values = chunk.rows(&tile, Half::Values);
                 add_rows(simd, values, weights, sums, head_dim);
             }
             at = end;
@@ -138,24 +149,44 @@ impl<E: Element> Op for AttendChunk<'_, '_, E> {
     }
 }
 
-/// Bytes of keys, and of values, between what is worked on and what is asked for: what a core reads while the memory answers.
-const AHEAD_BYTES: usize = 8 << 10;
-
-/// Where the rows of a tile lie: [`PageLayout::key_rows`] or [`PageLayout::value_rows`].
-type RowsOf = fn(&PageLayout, u32, usize, usize) -> Range<usize>;
+/// Half of a page.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Half {
+    Keys,
+    Values,
+}
 
 impl<E: Element> Chunk<'_, E> {
-    /// The rows of a tile, and those of a page of the same head that comes [`AHEAD_BYTES`] later.
+    /// Rows of a tile, and those to be asked for meanwhile. While a stride is worked on, first its keys and then its values, the halves of the
+    /// next stride's pages are asked for in the order in which they lie in memory: that is what it can be read in fastest.
     #[inline(always)]
-    fn rows(&self, tile: &Tile, rows_of: RowsOf) -> Rows<'_, E> {
-        let Tile { offset, rows, .. } = *tile;
-        let at = |page: u32| &self.memory[rows_of(&self.layout, page, offset, rows)];
-        let page_bytes = self.layout.head_dim() * self.layout.block() * size_of::<E>();
-        let later = tile.index + AHEAD_BYTES.div_ceil(page_bytes);
+    fn rows(&self, tile: &Tile, half: Half) -> Rows<'_, E> {
+        let stride = STRIDE_TOKENS.div_ceil(self.layout.block());
+        let within = tile.index % stride;
+        let nth = match half {
+            Half::Keys => within,
+            Half::Values => within + stride,
+        };
+        let later = self.pages.get(tile.index - within + stride + nth / 2);
+        let ahead = match later {
+            Some(&page) if nth % 2 == 0 => self.half(page, tile, Half::Keys),
+            Some(&page) => self.half(page, tile, Half::Values),
+            None => &[],
+        };
         Rows {
-            rows: at(self.pages[tile.index]),
-            ahead: self.pages.get(later).map_or(&[], |&page| at(page)),
+            rows: self.half(self.pages[tile.index], tile, half),
+            ahead,
         }
+    }
+
+    /// The rows of a page that lie where the tile's do.
+    #[inline(always)]
+    fn half(&self, page: u32, tile: &Tile, half: Half) -> &[E] {
+        let Tile { offset, rows, .. } = *tile;
+        &self.memory[match half {
+            Half::Keys => self.layout.key_rows(page, offset, rows),
+            Half::Values => self.layout.value_rows(page, offset, rows),
+        }]
     }
 }
 
