@@ -9,7 +9,7 @@ use mistralrs::{
 
 use crate::{
     CacheConfig, PoolSize, Runtime, StartError,
-    pool::{DEFAULT_BLOCK, PoolArgs},
+    pool::{DEFAULT_BLOCK_SIZE, PoolArgs},
     warm_up::warm_up,
 };
 
@@ -81,7 +81,7 @@ pub trait KvPolicyExt: Builder {
             builder: self,
             cache,
             pool: None,
-            block_size: DEFAULT_BLOCK,
+            block_size: DEFAULT_BLOCK_SIZE,
             files: None,
         }
     }
@@ -115,7 +115,7 @@ impl<B: Builder> WithKvPolicy<B> {
         self
     }
 
-    /// Sets the tokens per page, `B`: 8, 16 or 32, by default 32.
+    /// Sets the tokens per page, `B`: 8, 16 or 32, by default [`DEFAULT_BLOCK_SIZE`].
     pub const fn block_size(mut self, tokens: usize) -> Self {
         self.block_size = tokens;
         self

@@ -11,7 +11,7 @@ use mistralrs_core::{
 use crate::{
     CacheConfig, PoolSize, Runtime, StartError,
     model::ModelFiles,
-    pool::{DEFAULT_BLOCK, PoolArgs},
+    pool::{DEFAULT_BLOCK_SIZE, PoolArgs},
     warm_up::warm_up,
 };
 
@@ -48,7 +48,7 @@ impl EngineConfig {
             model: model.into(),
             cache: None,
             pool: None,
-            block_size: DEFAULT_BLOCK,
+            block_size: DEFAULT_BLOCK_SIZE,
             device: Device::Cpu,
             dtype: ModelDType::F32,
             max_seqs: 32,

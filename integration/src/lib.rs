@@ -45,7 +45,7 @@ pub use error::StartError;
 pub use generate::{Answer, Finish, Prompt, Request};
 pub use kv_core;
 pub use place::device;
-pub use pool::PoolSize;
+pub use pool::{DEFAULT_BLOCK_SIZE, PoolSize};
 pub use registry::{policies, policy};
 pub use report::Report;
 pub use runtime::{

@@ -11,7 +11,7 @@ use std::{fs, path::Path};
 
 use common::{PROMPTS, Weights, engine, smollm, start};
 use kv_core::Budget;
-use mistralrs_kv::{CacheConfig, Prompt, Report, Request, compare};
+use mistralrs_kv::{CacheConfig, DEFAULT_BLOCK_SIZE, Prompt, Report, Request, compare};
 
 const LAYERS: usize = 30;
 const HEADS: usize = 3;
@@ -21,7 +21,7 @@ const BUDGET: usize = 250;
 const ANSWER: usize = 12;
 /// Tokens of the answer that are read back: all but the last.
 const APPENDED: usize = ANSWER - 1;
-const BLOCK: usize = 32;
+const BLOCK: usize = DEFAULT_BLOCK_SIZE;
 
 fn prompt() -> Prompt {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/long-prompt.txt");

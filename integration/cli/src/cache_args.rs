@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use kv_core::Registry;
 use mistralrs_core::ModelDType;
-use mistralrs_kv::{CacheConfig, EngineConfig, KvDtype, PoolSize, StartError, device};
+use mistralrs_kv::{
+    CacheConfig, DEFAULT_BLOCK_SIZE, EngineConfig, KvDtype, PoolSize, StartError, device,
+};
 
 /// Type of activations.
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -54,7 +56,7 @@ pub(crate) struct ModelArgs {
     #[arg(long, value_name = "MIB")]
     pa_memory_mb: Option<usize>,
     /// Tokens per page: 8, 16 or 32.
-    #[arg(long, value_name = "TOKENS", default_value_t = 32)]
+    #[arg(long, value_name = "TOKENS", default_value_t = DEFAULT_BLOCK_SIZE)]
     pa_block_size: usize,
     /// Where the model and its cache are: `cpu`, `cuda`, `cuda:N`, or `auto`, a GPU where there is one.
     #[arg(long, value_name = "DEVICE", default_value = "auto")]

@@ -13,6 +13,7 @@ mod open;
 mod parts;
 mod pass;
 mod terms;
+mod workers;
 
 use std::{
     any::Any,
@@ -449,6 +450,9 @@ impl Runtime {
         f: impl FnOnce(&mut dyn Layers, &mut Pass<'_>) -> Result<Tensor>,
     ) -> Result<Tensor> {
         let opened = self.opened()?;
+        if call.queries.device().is_cpu() {
+            workers::join();
+        }
         let mut guard = self.state.lock();
         let Some(state) = guard.as_mut() else {
             candle_core::bail!("the KV-cache pool has not been opened");
