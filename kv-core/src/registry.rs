@@ -1,14 +1,15 @@
 //! Policies by name.
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use serde_json::{Map, Value};
 
 use crate::{Budget, ConfigError, Description, Geometry, Policy, PolicyConfig};
 
 type Built = Result<Box<dyn Policy>, ConfigError>;
-type Build = Box<dyn Fn(Value, &Registry, &Geometry, Budget) -> Built + Send + Sync>;
-type Made<T> = Box<dyn Fn() -> T + Send + Sync>;
+type Build = Arc<dyn Fn(Value, &Registry, &Geometry, Budget) -> Built + Send + Sync>;
+type Made<T> = Arc<dyn Fn() -> T + Send + Sync>;
 
+#[derive(Clone)]
 struct Entry {
     name: &'static str,
     defaults: Made<Map<String, Value>>,
@@ -17,7 +18,7 @@ struct Entry {
 }
 
 /// Builds policies from a name, a table of fields and a budget.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Registry {
     entries: BTreeMap<&'static str, Entry>,
 }
@@ -33,9 +34,9 @@ impl Registry {
     pub fn add<C: PolicyConfig + 'static>(&mut self) -> &mut Self {
         let entry = Entry {
             name: C::NAME,
-            defaults: Box::new(defaults::<C>),
-            describe: Box::new(Description::of::<C>),
-            build: Box::new(build::<C>),
+            defaults: Arc::new(defaults::<C>),
+            describe: Arc::new(Description::of::<C>),
+            build: Arc::new(build::<C>),
         };
         self.entries.insert(C::NAME, entry);
         self
@@ -58,9 +59,9 @@ impl Registry {
             .collect();
         let entry = Entry {
             name,
-            defaults: Box::new(move || defaults.clone()),
-            describe: Box::new(move || description.clone()),
-            build: Box::new(move |fields, _, geometry, budget| build(fields, geometry, budget)),
+            defaults: Arc::new(move || defaults.clone()),
+            describe: Arc::new(move || description.clone()),
+            build: Arc::new(move |fields, _, geometry, budget| build(fields, geometry, budget)),
         };
         self.entries.insert(name, entry);
         self

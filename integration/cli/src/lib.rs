@@ -17,6 +17,7 @@ mod bench;
 mod cache_args;
 mod compare;
 mod conform;
+mod plot;
 mod policies;
 mod prompt_args;
 mod run;

@@ -136,11 +136,11 @@ fn every_row_has_the_figures_of_its_axis() {
     let desk = Desk::new();
     let axes = "--prompt-len 48,100 --depth 64 --gen-len 8 --iterations 2 --warmup 0";
     let (figures, table) = desk.figures(&format!("{axes} --policy keep-all"));
-    assert_eq!(text(&figures, "policy"), "keep-all");
     let rows = figures["rows"].as_array().expect("rows");
     let tests: Vec<&str> = rows.iter().map(|row| text(row, "test")).collect();
     assert_eq!(tests, ["pp48", "pp100", "tg8 @ d64"]);
     for row in rows {
+        assert_eq!(text(row, "policy"), "keep-all");
         assert!(table.contains(text(row, "test")), "{table}");
         let product = number(row, "tokens_per_second") * number(row, "ms_per_token");
         assert!((product - 1e3).abs() < 1e-6, "{row}");
@@ -161,11 +161,39 @@ fn the_stock_engine_has_speeds_only() {
     let desk = Desk::new();
     let (figures, _) =
         desk.figures("--prompt-len 20 --depth 20 --gen-len 4 --iterations 1 --warmup 1");
-    assert!(figures["policy"].is_null());
     for row in figures["rows"].as_array().expect("rows") {
+        assert_eq!(text(row, "policy"), "the stock engine");
         assert!(number(row, "tokens_per_second") > 0.0);
         assert!(row["attention_ms"].is_null() && row["share"].is_null());
     }
+}
+
+#[test]
+fn policies_stand_beside_each_other_in_table_and_plot() {
+    let desk = Desk::new();
+    let (figures, table) = desk.figures(
+        "--policies stock,keep-all,h2o:50% --prompt-len 24 --depth 40,80 --gen-len 3 --iterations 1 --warmup 0 --plot @plot.svg",
+    );
+    let rows = figures["rows"].as_array().expect("rows");
+    let rows: Vec<_> = rows
+        .iter()
+        .map(|row| (text(row, "test"), text(row, "policy")))
+        .collect();
+    let names = ["the stock engine", "keep-all", "h2o, budget 50%"];
+    let tests = ["pp24", "tg3 @ d40", "tg3 @ d80"];
+    let expected = tests
+        .iter()
+        .flat_map(|&test| names.map(|name| (test, name)));
+    assert_eq!(rows, expected.collect::<Vec<_>>());
+    let held = |index: usize| figures["rows"][index]["kv_bytes_per_step"].as_f64();
+    let (full, half) = (held(7), held(8));
+    assert!(half < full && half.is_some(), "{half:?} of {full:?}");
+    let plot = fs::read_to_string(desk.file("plot.svg")).expect("a plot is written");
+    for name in names {
+        assert!(plot.contains(name) && table.contains(name), "{name}");
+    }
+    // A point for each depth.
+    assert_eq!(plot.matches("<circle").count(), 6, "{plot}");
 }
 
 #[test]
@@ -199,6 +227,16 @@ fn wrong_numbers_are_named() {
             ["`suite` is goals, with texts of 7832 tokens", "--quick"],
         ),
         ("--json @no/folder.json", ["folder.json", "cannot write"]),
+        ("--plot @no/folder.svg", ["folder.svg", "cannot write"]),
+        (
+            "--policies keep-all,h2o:half",
+            ["`budget` is `half`", "must be"],
+        ),
+        ("--policies h3o", ["no policy is called `h3o`", "h2o"]),
+        (
+            "--policies h2o --policy tova",
+            ["--policies", "cannot be used with"],
+        ),
         ("--quick", ["--suite", "required"]),
         (
             "--suite goals --depth 64",

@@ -1,18 +1,24 @@
 //! Prompts and answers of chosen lengths: the axes of mistral.rs's own benchmark.
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
-use mistralrs_kv::{EngineConfig, PoolSize, StartError};
+use kv_core::Registry;
+use mistralrs_kv::{CacheConfig, EngineConfig, PoolSize, StartError};
 use serde::Serialize;
 
 use super::{
     at_least_one,
     measure::{Load, Probe, Runs, Target, float, interleave, median},
     save,
+    side::{Side, label},
     table::{columns, figure},
+    write,
 };
-use crate::run::out_of_range;
+use crate::{
+    plot::{Line, Titles, lines},
+    run::out_of_range,
+};
 
 /// Memory that the bandwidth is measured on.
 const PROBE_BYTES: usize = 256 << 20;
@@ -54,11 +60,24 @@ pub(super) struct Axes {
     /// Rounds before that, which do not count.
     #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "suite")]
     warmup: usize,
+    /// Measure these beside each other: `stock` (the engine without a policy), `NAME` or `NAME:BUDGET`; several with commas.
+    #[arg(
+        long,
+        value_name = "POLICY",
+        value_delimiter = ',',
+        conflicts_with_all = ["suite", "policy", "policy_file", "policy_program", "budget", "settings"]
+    )]
+    policies: Vec<Side>,
+    /// Write an SVG of the time that a token takes, over the depth, to this file.
+    #[arg(long, value_name = "FILE", conflicts_with = "suite")]
+    plot: Option<PathBuf>,
 }
 
 /// Figures of one prompt length, or of one depth.
 #[derive(Debug, Serialize)]
 struct Row {
+    /// The policy and its budget, or the stock engine.
+    policy: String,
     /// `pp512`: reading a prompt; `tg128 @ d512`: generating at a depth.
     test: String,
     tokens_per_second: f64,
@@ -79,8 +98,6 @@ struct Row {
 #[derive(Debug, Serialize)]
 struct Figures<'a> {
     model: &'a str,
-    policy: Option<String>,
-    budget: Option<String>,
     threads: usize,
     simd: String,
     iterations: usize,
@@ -100,19 +117,44 @@ impl Axes {
         at_least_one("iterations", self.iterations)
     }
 
-    /// Measures, prints a table and writes the file.
+    /// Measures, prints a table and writes the files.
     pub(super) async fn run(
         &self,
         mut config: EngineConfig,
+        registry: &Registry,
         model: &str,
         json: Option<&Path>,
     ) -> Result<()> {
         self.make_room(&mut config);
-        let target = Target::start(&config).await?;
-        self.check_positions(target.max_positions())?;
+        if let Some(path) = &self.plot {
+            // Not after an hour.
+            write(path, "")?;
+        }
+        let sides = self.sides(&config, registry)?;
+        let mut targets = Vec::with_capacity(sides.len());
+        for cache in &sides {
+            let config = EngineConfig {
+                cache: cache.clone(),
+                ..config.clone()
+            };
+            let target = Target::start(&config).await?;
+            self.check_positions(target.max_positions())?;
+            targets.push((label(cache.as_ref()), target));
+        }
         let say = |text: &str| eprintln!("bench: {text}");
         let loads = self.loads();
-        let all: Vec<(&Target, Load)> = loads.iter().map(|&(_, load)| (&target, load)).collect();
+        // All sides of one length after each other, so that they are compared under the same conditions.
+        let tests: Vec<(&str, &str, Load)> = loads
+            .iter()
+            .flat_map(|(test, load)| {
+                let sides = targets.iter();
+                sides.map(|(policy, _)| (policy.as_str(), test.as_str(), *load))
+            })
+            .collect();
+        let all: Vec<(&Target, Load)> = loads
+            .iter()
+            .flat_map(|&(_, load)| targets.iter().map(move |(_, target)| (target, load)))
+            .collect();
         let early: Vec<(&Target, Load)> = all
             .iter()
             .map(|&(target, load)| {
@@ -126,25 +168,36 @@ impl Axes {
         let runs = interleave(&all, self.iterations, say).await?;
         memory.extend([probe.read(), probe.read()]);
         let memory = median(memory);
-        let rows = loads.iter().zip(&runs);
-        let rows = rows.map(|((test, load), runs)| row(test, *load, runs, memory));
+        let rows = tests.iter().zip(&runs);
+        let rows = rows.map(|(&(policy, test, load), runs)| row(policy, test, load, runs, memory));
         let figures = Figures {
             model,
-            policy: config
-                .cache
-                .as_ref()
-                .map(|cache| cache.policy_name().to_owned()),
-            budget: config
-                .cache
-                .as_ref()
-                .map(|cache| cache.budget_given().to_string()),
             threads: probe.threads(),
             simd: attention_kernels::simd_level().to_string(),
             iterations: self.iterations,
             rows: rows.collect(),
         };
         println!("{}", figures.text());
+        if let Some(path) = &self.plot {
+            let names = targets.iter().map(|(name, _)| name.as_str());
+            write(path, &figures.plot(names, &loads)?)?;
+        }
         json.map_or(Ok(()), |path| save(path, &figures))
+    }
+
+    /// The caches that are measured; none is the stock engine.
+    fn sides(
+        &self,
+        config: &EngineConfig,
+        registry: &Registry,
+    ) -> Result<Vec<Option<CacheConfig>>, StartError> {
+        if self.policies.is_empty() {
+            return Ok(vec![config.cache.clone()]);
+        }
+        self.policies
+            .iter()
+            .map(|side| side.cache(registry))
+            .collect()
     }
 
     /// One load for each row.
@@ -207,7 +260,7 @@ impl Axes {
     }
 }
 
-fn row(test: &str, load: Load, runs: &Runs, memory: f64) -> Row {
+fn row(policy: &str, test: &str, load: Load, runs: &Runs, memory: f64) -> Row {
     let is_decode = load.steps > 0;
     let seconds = if is_decode {
         runs.median(|timing| timing.step)
@@ -226,6 +279,7 @@ fn row(test: &str, load: Load, runs: &Runs, memory: f64) -> Row {
     let bytes = runs.cache(|cache| cache.step_bytes()).filter(|_| is_decode);
     let speed = bytes.zip(attention).map(|(bytes, seconds)| bytes / seconds);
     Row {
+        policy: policy.to_owned(),
         test: test.to_owned(),
         tokens_per_second: 1.0 / seconds,
         ms_per_token: seconds * 1e3,
@@ -240,6 +294,7 @@ fn row(test: &str, load: Load, runs: &Runs, memory: f64) -> Row {
 impl Figures<'_> {
     fn text(&self) -> String {
         let header = [
+            "policy",
             "test",
             "tokens/s",
             "ms/token",
@@ -251,6 +306,7 @@ impl Figures<'_> {
         ];
         let rows = self.rows.iter().map(|row| {
             vec![
+                row.policy.clone(),
                 row.test.clone(),
                 figure(Some(row.tokens_per_second), 1),
                 figure(Some(row.ms_per_token), 3),
@@ -267,17 +323,38 @@ impl Figures<'_> {
             ]
         });
         let rows: Vec<Vec<String>> = rows.collect();
-        let policy = match (&self.policy, &self.budget) {
-            (Some(policy), Some(budget)) => format!("{policy}, budget {budget}"),
-            _ => "the stock engine".into(),
-        };
         format!(
-            "{}: {policy}, {} threads, {}; medians of {}\n{}",
+            "{}: {} threads, {}; medians of {}\n{}",
             self.model,
             self.threads,
             self.simd,
             self.iterations,
             columns(&header, &rows)
         )
+    }
+
+    /// What a token takes at each depth: a line for each policy.
+    fn plot<'a>(
+        &self,
+        policies: impl Iterator<Item = &'a str>,
+        loads: &[(String, Load)],
+    ) -> Result<String> {
+        let title = format!("{}: time for a token", self.model);
+        let titles = Titles {
+            title: &title,
+            x: "tokens before it",
+            y: "milliseconds",
+        };
+        let of_policy = policies.map(|policy| {
+            let rows = self.rows.iter().filter(|row| row.policy == policy);
+            let points = rows.zip(loads).filter(|(_, (_, load))| load.steps > 0);
+            Line {
+                name: policy.to_owned(),
+                points: points
+                    .map(|(row, (_, load))| (float(load.prompt), row.ms_per_token))
+                    .collect(),
+            }
+        });
+        lines(titles, &of_policy.collect::<Vec<_>>())
     }
 }

@@ -3,6 +3,7 @@ mod axes;
 mod goals;
 mod measure;
 mod random;
+mod side;
 mod table;
 
 use std::{
@@ -57,7 +58,7 @@ pub(crate) struct Bench {
 impl Bench {
     pub(crate) fn execute(&self, registry: Registry, silent: bool) -> Result<()> {
         self.axes.check()?;
-        let config = self.model.engine(registry, silent)?;
+        let config = self.model.engine(registry.clone(), silent)?;
         if let Some(path) = &self.json {
             // Not after an hour.
             save(path, &[(); 0])?;
@@ -65,7 +66,10 @@ impl Bench {
         let runtime = tokio::runtime::Runtime::new().context("cannot start threads")?;
         let json = self.json.as_deref();
         match self.suite {
-            None => runtime.block_on(self.axes.run(config, &self.model.name()?, json)),
+            None => {
+                let model = self.model.name()?;
+                runtime.block_on(self.axes.run(config, &registry, &model, json))
+            }
             Some(Suite::Goals) => {
                 runtime.block_on(goals::run(config, &self.only, self.quick, json))
             }
@@ -77,6 +81,10 @@ impl Bench {
 fn save(path: &Path, figures: &impl Serialize) -> Result<()> {
     let mut text = serde_json::to_string_pretty(figures)?;
     text.push('\n');
+    write(path, &text)
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
     fs::write(path, text).map_err(|error| {
         let reason = format!("cannot write the figures: {error}");
         let path = path.to_owned();
