@@ -148,11 +148,6 @@ impl CacheConfig {
         self
     }
 
-    /// Tokens of a prompt of `prompt` tokens that are read through the compressed cache.
-    pub(crate) fn tail_of(&self, prompt: usize) -> usize {
-        self.prompt_tail.min(prompt.saturating_sub(1))
-    }
-
     /// Looks policies up in `registry` instead of those built in: for policies of your own.
     #[must_use]
     pub fn registry(mut self, registry: Registry) -> Self {

@@ -73,24 +73,11 @@ impl EngineConfig {
     ///
     /// As [`EngineConfig::start`].
     pub async fn start_with(&self, runtime: Option<Arc<Runtime>>) -> Result<Engine, StartError> {
-        self.check()?;
-        let files = ModelFiles::find(&self.model)?;
-        if let Some(runtime) = &runtime {
-            runtime.set_files(files.clone());
-        }
-        let pool = PoolArgs {
-            size: self.pool,
-            block_size: self.block_size,
-            tokens_per_counted: self.tokens_per_counted(),
-        };
-        let paged = pool.config(files.context)?;
-        let (pipeline, max_positions, scheduler) =
-            self.load(runtime.as_ref(), &files, paged).await?;
-        kv_hook::set_seed(self.seed);
-        let mistralrs = MistralRsBuilder::new(pipeline, scheduler, false, None)
-            .with_disable_eos_stop(self.ignore_eos)
-            .build()
-            .await;
+        let keeper = runtime.as_ref().map(|runtime| Keeper {
+            handle: Handle::new(runtime.clone()),
+            runtimes: vec![runtime.clone()],
+        });
+        let (mistralrs, max_positions) = self.run(keeper.as_ref()).await?;
         if let Some(runtime) = &runtime {
             warm_up(&mistralrs, runtime).await?;
         }
@@ -99,6 +86,31 @@ impl EngineConfig {
             runtime,
             max_positions,
         })
+    }
+
+    /// Loads the model with `keeper` behind its cache, and starts the engine.
+    pub(crate) async fn run(
+        &self,
+        keeper: Option<&Keeper>,
+    ) -> Result<(Arc<MistralRs>, usize), StartError> {
+        self.check()?;
+        let files = ModelFiles::find(&self.model)?;
+        for runtime in keeper.iter().flat_map(|keeper| &keeper.runtimes) {
+            runtime.set_files(files.clone());
+        }
+        let pool = PoolArgs {
+            size: self.pool,
+            block_size: self.block_size,
+            tokens_per_counted: self.tokens_per_counted(),
+        };
+        let paged = pool.config(files.context)?;
+        let (pipeline, max_positions, scheduler) = self.load(keeper, &files, paged).await?;
+        kv_hook::set_seed(self.seed);
+        let mistralrs = MistralRsBuilder::new(pipeline, scheduler, false, None)
+            .with_disable_eos_stop(self.ignore_eos)
+            .build()
+            .await;
+        Ok((mistralrs, max_positions))
     }
 
     /// The engine sizes a pool by the bytes of its activations; the cache may take less.
@@ -128,7 +140,7 @@ impl EngineConfig {
 
     async fn load(
         &self,
-        runtime: Option<&Arc<Runtime>>,
+        keeper: Option<&Keeper>,
         files: &ModelFiles,
         paged: PagedAttentionConfig,
     ) -> Result<(Pipeline, usize, SchedulerConfig), StartError> {
@@ -144,22 +156,21 @@ impl EngineConfig {
                 paged,
             )
         };
-        let loaded = match runtime {
+        let loaded = match keeper {
             None => load(None),
-            Some(runtime) => {
-                let shared = runtime.clone();
-                kv_hook::scoped(Arc::new(move || Handle::new(shared.clone())), || {
-                    load(Some(paged))
-                })
+            Some(keeper) => {
+                let handle = keeper.handle.clone();
+                kv_hook::scoped(Arc::new(move || handle.clone()), || load(Some(paged)))
             }
         };
         let pipeline = loaded.map_err(|error| {
-            runtime
-                .and_then(|runtime| runtime.take_refusal())
+            let mut runtimes = keeper.iter().flat_map(|keeper| &keeper.runtimes);
+            runtimes
+                .find_map(|runtime| runtime.take_refusal())
                 .unwrap_or_else(|| StartError::Engine(format!("{error:#}")))
         })?;
         let metadata = pipeline.lock().await.get_metadata();
-        let scheduler = match (runtime, metadata.cache_config.clone()) {
+        let scheduler = match (keeper, metadata.cache_config.clone()) {
             (Some(_), Some(config)) => SchedulerConfig::PagedAttentionMeta {
                 max_num_seqs: self.max_seqs,
                 config,
@@ -177,7 +188,7 @@ impl EngineConfig {
             }
         };
         if let (Some(_), Some(window)) = (
-            runtime,
+            keeper,
             metadata
                 .sliding_window
                 .filter(|&w| w < metadata.max_seq_len),
@@ -188,6 +199,15 @@ impl EngineConfig {
         }
         Ok((pipeline, metadata.max_seq_len, scheduler))
     }
+}
+
+/// What is behind the cache of an engine.
+#[derive(Debug)]
+pub(crate) struct Keeper {
+    /// As the engine sees it.
+    pub(crate) handle: Handle,
+    /// Whose it is in the end.
+    pub(crate) runtimes: Vec<Arc<Runtime>>,
 }
 
 type Pipeline = Arc<tokio::sync::Mutex<dyn mistralrs_core::Pipeline + Send + Sync>>;

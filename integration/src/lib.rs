@@ -33,6 +33,7 @@ mod pool;
 mod registry;
 mod report;
 mod runtime;
+mod study;
 mod warm_up;
 
 pub use attention_kernels::KvDtype;
@@ -51,6 +52,7 @@ pub use report::Report;
 pub use runtime::{
     KernelCalls, RequestCache, RequestTerms, Runtime, Stats, TensorDevice, TimeSpent,
 };
+pub use study::{GoneOn, Study};
 
 const _: () = assert!(
     mistralrs_core::KV_HOOK_ABI == kv_hook::ABI,

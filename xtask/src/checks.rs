@@ -19,11 +19,12 @@ use crate::{
 /// The package that has one feature per policy.
 const FACADE: &str = "mistralrs-kv";
 /// Packages that need no engine; the policies are found by their folder.
-const LIGHT: [&str; 8] = [
+const LIGHT: [&str; 9] = [
     "kv-core",
     "attention-kernels",
     "cuda-host-shim",
     "kv-conform",
+    "kv-eval",
     "kv-hook",
     "kv-loader",
     "kv-patch",

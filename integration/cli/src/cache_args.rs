@@ -132,6 +132,11 @@ impl ModelArgs {
         ))
     }
 
+    /// The seed asked for.
+    pub(crate) const fn seed(&self) -> Option<u64> {
+        self.seed
+    }
+
     fn model_path(&self) -> Result<PathBuf, StartError> {
         let named = self
             .model

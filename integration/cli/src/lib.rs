@@ -17,11 +17,13 @@ mod bench;
 mod cache_args;
 mod compare;
 mod conform;
+mod eval;
 mod plot;
 mod policies;
 mod prompt_args;
 mod run;
 mod serve;
+mod table;
 
 use std::process::ExitCode;
 
@@ -50,6 +52,8 @@ enum Command {
     Compare(Box<compare::Compare>),
     /// Measure how fast the model reads and writes, or the goals for speed.
     Bench(Box<bench::Bench>),
+    /// Measure what policies lose and save, on tasks with known answers and on a text.
+    Eval(Box<eval::Eval>),
     /// Run reference cases of other people's code through the kernels and the policies.
     Conform(conform::Conform),
     /// Serve the model to clients of OpenAI's API.
@@ -64,6 +68,7 @@ impl Command {
             Self::Run(run) => run.execute(registry, silent)?,
             Self::Compare(compare) => compare.execute(registry, silent)?,
             Self::Bench(bench) => bench.execute(registry, silent)?,
+            Self::Eval(eval) => eval.execute(registry, silent)?,
             Self::Conform(conform) => return conform.execute(&registry),
             Self::Serve(serve) => serve.execute(registry, silent)?,
             Self::Policies(policies) => policies.execute(&registry)?,

@@ -117,6 +117,14 @@ pub trait KvRuntime: fmt::Debug + Send + Sync {
     /// [`Full`] when the pool has not enough pages that are free and not promised; nothing has changed then.
     fn reserve(&self, seq: usize, tokens: usize) -> std::result::Result<(), Full>;
 
+    /// How many of the first of `tokens`, the text of sequence `seq`, the engine need not read, because the runtime has what reading them
+    /// would bring: the pass over the prompt begins behind them ([`Batch::positions`]). Asked whenever the sequence waits for
+    /// room, before [`KvRuntime::reserve`]; the engine reads at least the last token. 0 unless a runtime says otherwise.
+    fn known_prefix(&self, seq: usize, tokens: &[u32]) -> usize {
+        let _ = (seq, tokens);
+        0
+    }
+
     /// Why `seq` can never be served if its prompt has `tokens` tokens, for the client; `None` if it only has to wait.
     fn refusal(&self, seq: usize, tokens: usize) -> Option<String>;
 

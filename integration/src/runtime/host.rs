@@ -170,7 +170,7 @@ impl Backend for HostBackend {
         for (index, out) in out.chunks_exact_mut(one).enumerate() {
             let length = pass.call.batch.new_lens[index];
             // A prompt whose last tokens are read afterwards is observed without them.
-            let sees = pass.config.tail_of(length) == 0;
+            let sees = pass.tail_of(length) == 0;
             let observation = if sees { observation } else { Observation::None };
             let args = AttendPromptArgs {
                 prompt: rows.prompt(pass, index, length),

@@ -19,7 +19,10 @@ use std::{
     any::Any,
     collections::{HashMap, VecDeque},
     path::Path,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -58,6 +61,8 @@ pub struct Runtime {
     state: Mutex<Option<State>>,
     ended: Condvar,
     refused: Mutex<Option<StartError>>,
+    /// Tokens at the end of a prompt that are read through the compressed cache.
+    prompt_tail: AtomicUsize,
 }
 
 /// What is fixed once the model is known.
@@ -228,6 +233,7 @@ impl Runtime {
 
     fn on(config: CacheConfig, machine: Machine) -> Arc<Self> {
         Arc::new(Self {
+            prompt_tail: AtomicUsize::new(config.prompt_tail),
             config,
             machine,
             opened: OnceLock::new(),
@@ -259,6 +265,17 @@ impl Runtime {
     #[must_use]
     pub const fn config(&self) -> &CacheConfig {
         &self.config
+    }
+
+    /// Reads the last `tokens` tokens of the prompts to come through the compressed cache, whatever
+    /// [`CacheConfig::prompt_tail`] says. For measurements that go on from one text in many ways.
+    pub fn set_prompt_tail(&self, tokens: usize) {
+        self.prompt_tail.store(tokens, Ordering::Relaxed);
+    }
+
+    /// Tokens of a prompt of `prompt` tokens that are read through the compressed cache.
+    fn tail_of(&self, prompt: usize) -> usize {
+        pass::tail_of(self.prompt_tail.load(Ordering::Relaxed), prompt)
     }
 
     /// The model's shape, once an engine has opened the pool.
@@ -428,7 +445,7 @@ impl Runtime {
     /// As [`Runtime::notice`], for a request under terms of its own.
     pub(crate) fn notice_under(&self, terms: &Terms, prompt: usize) -> Option<String> {
         let geometry = self.geometry()?;
-        let compressed = prompt - self.config.tail_of(prompt);
+        let compressed = prompt - self.tail_of(prompt);
         terms.notice(&self.config.policy, &geometry, compressed)
     }
 
@@ -451,7 +468,7 @@ impl Runtime {
     ) -> Result<Tensor> {
         let opened = self.opened()?;
         if call.queries.device().is_cpu() {
-            workers::join();
+            workers::ready();
         }
         let mut guard = self.state.lock();
         let Some(state) = guard.as_mut() else {
@@ -463,6 +480,7 @@ impl Runtime {
         })?;
         let mut pass = Pass {
             config: &self.config,
+            prompt_tail: self.prompt_tail.load(Ordering::Relaxed),
             opened,
             ledger: &mut state.ledger,
             open: &mut state.open,
@@ -560,7 +578,7 @@ impl KvRuntime for Runtime {
         let is_new = state.ledger.sequence(seq).is_err();
         let promised = if is_new {
             let terms = state.queue.get(&seq).unwrap_or(&opened.terms).clone();
-            let demand = terms.demand(&opened.geometry, tokens, self.config.tail_of(tokens));
+            let demand = terms.demand(&opened.geometry, tokens, self.tail_of(tokens));
             let promised = state.ledger.open(seq, tokens, demand, &terms.pins);
             promised.map(|()| {
                 state.queue.remove(&seq);
@@ -598,7 +616,7 @@ impl KvRuntime for Runtime {
             return Some("the KV-cache pool has not been opened".into());
         };
         let terms = state.queue.get(&SeqId(seq)).unwrap_or(&opened.terms);
-        let wanted = terms.pages(&opened.geometry, tokens, self.config.tail_of(tokens));
+        let wanted = terms.pages(&opened.geometry, tokens, self.tail_of(tokens));
         (wanted > opened.pages).then(|| {
             format!(
                 "a text of {tokens} tokens needs {wanted} pages under the policy {} and the budget {}, but the KV-cache pool \

@@ -13,6 +13,8 @@ use crate::CacheConfig;
 /// What is known of a layer's call, and what it changes.
 pub(super) struct Pass<'a> {
     pub(super) config: &'a CacheConfig,
+    /// Tokens at the end of a prompt that are read through the compressed cache, as asked for.
+    pub(super) prompt_tail: usize,
     pub(super) opened: &'a Opened,
     pub(super) ledger: &'a mut Ledger,
     pub(super) open: &'a mut HashMap<SeqId, Open>,
@@ -119,7 +121,7 @@ impl<B: Backend> Layers for B {
         pass: &mut Pass<'_>,
         dense: &dyn Fn() -> Result<Tensor>,
     ) -> Result<Tensor> {
-        let has_tails = pass.config.prompt_tail > 0;
+        let has_tails = pass.prompt_tail > 0;
         pass.classify()?;
         let reads_queries = self.attends_itself(pass) || pass.opened.reads_queries() || has_tails;
         let mut rows = self.rows(pass, reads_queries)?;
@@ -225,6 +227,11 @@ impl<'a> Pass<'a> {
         Ok(())
     }
 
+    /// Tokens of a prompt of `length` tokens that are read through the compressed cache.
+    pub(super) fn tail_of(&self, length: usize) -> usize {
+        tail_of(self.prompt_tail, length)
+    }
+
     /// The id of the batch's sequence `index`.
     pub(super) fn seq(&self, index: usize) -> SeqId {
         SeqId(self.call.batch.seq_ids[index])
@@ -269,6 +276,11 @@ impl<'a> Pass<'a> {
     }
 }
 
+/// The tail of a prompt of `length` tokens where one of `tail` is asked for: at least one token is compressed.
+pub(super) fn tail_of(tail: usize, length: usize) -> usize {
+    tail.min(length.saturating_sub(1))
+}
+
 pub(super) fn cache_error(error: CacheError) -> candle_core::Error {
     candle_core::Error::wrap(error)
 }
@@ -284,7 +296,7 @@ fn keep_prompts<B: Backend + ?Sized>(
     let mut writes = Vec::new();
     for (index, &length) in pass.call.batch.new_lens.iter().enumerate() {
         let seq = pass.seq(index);
-        let tail = pass.config.tail_of(length);
+        let tail = pass.tail_of(length);
         let length = length - tail;
         let terms = pass.terms(index);
         let kept = backend.plan(pass, rows, index, length)?;
@@ -322,7 +334,7 @@ fn read_tails<B: Backend + ?Sized>(
     let mut batch = Vec::with_capacity(pass.call.batch.new_lens.len());
     for (index, &length) in pass.call.batch.new_lens.iter().enumerate() {
         let dense = dense.narrow(0, index, 1)?;
-        let first = length - pass.config.tail_of(length);
+        let first = length - pass.tail_of(length);
         let mut parts = vec![dense.narrow(2, 0, first)?];
         for token in first..length {
             let one = Tokens {

@@ -13,9 +13,19 @@ thread_local! {
     static POOL: RefCell<Option<ThreadPool>> = const { RefCell::new(None) };
 }
 
+/// What the runtime does first when a layer comes: [`join`], and the other threads of the pool are woken. Between the engine's product and attention there
+/// is time enough for them to fall asleep, and waking them takes longer than attention over a few hundred tokens; now they wake while tokens are
+/// entered and written.
+pub(super) fn ready() {
+    join();
+    if rayon::current_num_threads() > 1 {
+        rayon::spawn(|| ());
+    }
+}
+
 /// Makes the current thread the first of a pool of its own, as large as rayon's usual one, unless it is in a pool. All that the thread shares
 /// from then on, in candle too, is shared within that pool.
-pub(super) fn join() {
+fn join() {
     if rayon::current_thread_index().is_some() {
         return;
     }

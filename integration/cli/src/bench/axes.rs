@@ -12,12 +12,12 @@ use super::{
     measure::{Load, Probe, Runs, Target, float, interleave, median},
     save,
     side::{Side, label},
-    table::{columns, figure},
     write,
 };
 use crate::{
     plot::{Line, Titles, lines},
     run::out_of_range,
+    table::{columns, figure},
 };
 
 /// Memory that the bandwidth is measured on.

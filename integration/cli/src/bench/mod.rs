@@ -4,7 +4,6 @@ mod goals;
 mod measure;
 mod random;
 mod side;
-mod table;
 
 use std::{
     fs,

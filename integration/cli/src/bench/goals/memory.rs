@@ -10,18 +10,14 @@ use crate::bench::measure::{CacheTiming, float, interleave};
 const KEPT: usize = 256;
 
 pub(super) async fn measure(suite: &Suite) -> Result<Vec<Goal>> {
-    let mut goals = Vec::new();
-    for block in [16, 32] {
-        goals.push(resident(suite, block).await?);
-    }
-    goals.push(peak(suite).await?);
-    Ok(goals)
+    Ok(vec![resident(suite).await?, peak(suite).await?])
 }
 
 /// Bytes of pages against bytes of tokens, where every head holds another number.
-async fn resident(suite: &Suite, block: usize) -> Result<Goal> {
+async fn resident(suite: &Suite) -> Result<Goal> {
+    let block = suite.engine.block_size;
     let cache = CacheConfig::new("ada-kv").budget(Budget::Tokens(KEPT));
-    let target = suite.load(Some(cache), block).await?;
+    let target = suite.start(Some(cache)).await?;
     let loads = [(&target, suite.load_of(suite.sizes.medium))];
     let runs = interleave(&loads, 1, |text| suite.say(text)).await?;
     let of = |of: fn(&CacheTiming) -> usize| {

@@ -17,9 +17,8 @@ use mistralrs_kv::{CacheConfig, EngineConfig};
 use super::{
     measure::{Load, Target, float},
     save,
-    table::columns,
 };
-use crate::run::out_of_range;
+use crate::{run::out_of_range, table::columns};
 use goal::Goal;
 
 /// Goals that are measured together.
@@ -117,17 +116,11 @@ impl Suite {
 
     /// Loads the model; without a cache as the stock engine.
     async fn start(&self, cache: Option<CacheConfig>) -> Result<Target> {
-        self.load(cache, self.engine.block_size).await
-    }
-
-    /// As [`Suite::start`], with pages of so many tokens.
-    async fn load(&self, cache: Option<CacheConfig>, block_size: usize) -> Result<Target> {
         let name = cache.as_ref().map(CacheConfig::policy_name);
         let name = name.unwrap_or("the stock engine");
         self.say(&format!("loading the model for {name}"));
         let config = EngineConfig {
             cache,
-            block_size,
             ..self.engine.clone()
         };
         let target = Target::start(&config).await?;
@@ -176,11 +169,11 @@ impl Group {
     /// How many goals it has.
     const fn goals(self, is_quick: bool) -> usize {
         match self {
-            Self::Kernel | Self::Pages => 2,
+            Self::Kernel | Self::Pages | Self::Memory => 2,
             Self::Pool => 1,
             Self::Stock if is_quick => 7,
             Self::Stock => 11,
-            Self::Budget | Self::Memory => 3,
+            Self::Budget => 3,
             Self::Policies => 2 * policies::POLICIES.len(),
         }
     }

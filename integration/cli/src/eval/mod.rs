@@ -1,0 +1,212 @@
+//! `mistralrs-kv eval`: what policies lose and save, on tasks with known answers and on a text.
+mod caches;
+mod html;
+mod items;
+mod record;
+mod run;
+mod summary;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use kv_core::Registry;
+use mistralrs_kv::{CacheConfig, EngineConfig, PoolSize, StartError};
+use serde::Serialize;
+
+use crate::{cache_args::ModelArgs, run::out_of_range};
+use items::{Plan, Task};
+use record::Records;
+
+#[derive(Debug, Args)]
+pub(crate) struct Eval {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Which policies, besides the full cache and the baselines `random` and `recency`: names with commas, or `all`.
+    #[arg(
+        long,
+        value_name = "NAME",
+        value_delimiter = ',',
+        default_value = "all"
+    )]
+    policies: Vec<String>,
+    /// Budgets of every policy, with commas: tokens per head or shares of the text.
+    #[arg(
+        long,
+        value_name = "AMOUNT",
+        value_delimiter = ',',
+        default_value = "50%,25%,10%"
+    )]
+    budgets: Vec<String>,
+    /// Only these tasks; several with commas.
+    #[arg(long, value_enum, value_name = "TASK", value_delimiter = ',')]
+    tasks: Vec<Task>,
+    /// Tokens of the texts that are made, about; several with commas.
+    #[arg(
+        long,
+        value_name = "TOKENS",
+        value_delimiter = ',',
+        default_value = "1000"
+    )]
+    lengths: Vec<usize>,
+    /// Items of each task and length.
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    trials: usize,
+    /// Read the beginning of this text, compress it and go on with what follows.
+    #[arg(long, value_name = "FILE")]
+    text: Option<PathBuf>,
+    /// Tokens of the text that are compressed.
+    #[arg(long, value_name = "TOKENS", default_value_t = 3000, requires = "text")]
+    context: usize,
+    /// Tokens of the text that are scored behind that.
+    #[arg(long, value_name = "TOKENS", default_value_t = 512, requires = "text")]
+    continuation: usize,
+    /// Folder of the results. A run that was cut off goes on where it was.
+    #[arg(long, value_name = "FOLDER")]
+    out: PathBuf,
+}
+
+/// What makes results comparable.
+#[derive(Debug, Serialize)]
+struct Options {
+    version: u32,
+    model: String,
+    budgets: Vec<String>,
+    lengths: Vec<usize>,
+    trials: usize,
+    seed: u64,
+    context: usize,
+    continuation: usize,
+    text: Option<String>,
+    block_size: usize,
+}
+
+impl Eval {
+    pub(crate) fn execute(&self, mut registry: Registry, silent: bool) -> Result<()> {
+        self.check()?;
+        kv_eval::baselines::add(&mut registry);
+        let candidates = caches::candidates(&registry, &self.policies, &self.budgets)?;
+        let mut config = self.model.engine(registry, silent)?;
+        if let Some(cache) = &config.cache {
+            let allowed = "left out: `--policies` and `--budgets` name all that are compared";
+            return Err(out_of_range("policy", cache.policy_name(), allowed).into());
+        }
+        self.make_room(&mut config);
+        let plan = self.plan()?;
+        let options = self.options(&config, &plan)?;
+        let mut records = Records::open(&self.out, &options)?;
+        let runtime = tokio::runtime::Runtime::new().context("cannot start threads")?;
+        runtime.block_on(async {
+            let configs: Vec<CacheConfig> = candidates
+                .iter()
+                .map(|candidate| candidate.config.clone())
+                .collect();
+            eprintln!("eval: loading the model for {} caches", configs.len());
+            let mut study = config.start_study(&configs).await?;
+            let items = plan.items(&study).await?;
+            run::run(&mut study, &candidates, &items, &mut records).await
+        })?;
+        self.report(&records)
+    }
+
+    fn check(&self) -> Result<(), StartError> {
+        let tasks = &self.tasks;
+        if tasks.contains(&Task::Text) && self.text.is_none() {
+            return Err(out_of_range("tasks", "text", "given with `--text FILE`"));
+        }
+        for (field, number, least) in [
+            ("trials", self.trials, 1),
+            ("context", self.context, 2),
+            ("continuation", self.continuation, 2),
+        ] {
+            if number < least {
+                return Err(out_of_range(field, number, &format!("at least {least}")));
+            }
+        }
+        match self.lengths.iter().find(|&&length| length < 64) {
+            Some(length) => Err(out_of_range("lengths", length, "at least 64")),
+            None => Ok(()),
+        }
+    }
+
+    fn plan(&self) -> Result<Plan, StartError> {
+        let text = match &self.text {
+            None => None,
+            Some(path) => Some(fs::read_to_string(path).map_err(|error| StartError::File {
+                path: path.clone(),
+                reason: format!("cannot be read: {error}"),
+            })?),
+        };
+        let all = [
+            Task::Text,
+            Task::Passkey,
+            Task::MultiKey,
+            Task::MultiValue,
+            Task::Variables,
+            Task::Instruction,
+            Task::CommonWords,
+            Task::Digits,
+        ];
+        Ok(Plan {
+            tasks: if self.tasks.is_empty() {
+                all.to_vec()
+            } else {
+                self.tasks.clone()
+            },
+            lengths: self.lengths.clone(),
+            trials: self.trials,
+            seed: self.model.seed().unwrap_or(1),
+            text,
+            context: self.context,
+            continuation: self.continuation,
+        })
+    }
+
+    fn options(&self, config: &EngineConfig, plan: &Plan) -> Result<Options, StartError> {
+        Ok(Options {
+            version: 1,
+            model: self.model.name()?,
+            budgets: self.budgets.clone(),
+            lengths: self.lengths.clone(),
+            trials: self.trials,
+            seed: plan.seed,
+            context: self.context,
+            continuation: self.continuation,
+            text: self.text.as_ref().map(|path| path.display().to_string()),
+            block_size: config.block_size,
+        })
+    }
+
+    /// The pool holds 8,192 tokens unless the user says otherwise.
+    fn make_room(&self, config: &mut EngineConfig) {
+        let made = self.lengths.iter().max().copied().unwrap_or(0);
+        let given = self
+            .text
+            .as_ref()
+            .map_or(0, |_| self.context + self.continuation);
+        // Texts come out a little longer, and have a question behind them.
+        let longest = given.max(made + made / 4) + 256;
+        if config.pool.is_none() && longest > 8192 {
+            config.pool = Some(PoolSize::ContextLen(longest));
+        }
+    }
+
+    fn report(&self, records: &Records) -> Result<()> {
+        let rows = summary::rows(records);
+        let mut json = serde_json::to_string_pretty(&rows)?;
+        json.push('\n');
+        write(&self.out.join("summary.json"), &json)?;
+        write(&self.out.join("summary.csv"), &summary::csv(&rows))?;
+        let page = html::page(&self.model.name()?, &rows, records)?;
+        write(&self.out.join("index.html"), &page)?;
+        println!("{}", summary::text(&rows));
+        Ok(())
+    }
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
