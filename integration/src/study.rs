@@ -23,8 +23,8 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc::channel;
 
 use crate::{
-    CacheConfig, Engine, EngineConfig, Prompt, Request, Runtime, StartError, engine::Keeper,
-    warm_up::warm_up,
+    CacheConfig, Engine, EngineConfig, Prompt, Request, RequestCache, Runtime, StartError,
+    engine::Keeper, warm_up::warm_up,
 };
 
 /// How long the engine may take to give a request's pages back.
@@ -137,6 +137,21 @@ impl Study {
     ///
     /// No text, no such cache or no tokens; what the engine reports, for example that the pool is too small or the text too long.
     pub async fn go_on(&mut self, cache: usize, tokens: &[u32]) -> Result<GoneOn> {
+        self.go_on_under(cache, &RequestCache::default(), tokens)
+            .await
+    }
+
+    /// As [`Study::go_on`], where the request asks something of its cache: another budget, a pinned prefix.
+    ///
+    /// # Errors
+    ///
+    /// As [`Study::go_on`], and [`Runtime::keep_request`].
+    pub async fn go_on_under(
+        &mut self,
+        cache: usize,
+        request: &RequestCache,
+        tokens: &[u32],
+    ) -> Result<GoneOn> {
         let index = READER + 1 + cache;
         let Some(runtime) = self.switch.runtimes.get(index) else {
             bail!("there is no cache {cache}");
@@ -150,7 +165,7 @@ impl Study {
             text.tokens.clone()
         };
         all.extend_from_slice(tokens);
-        let logits = self.logits(all).await;
+        let logits = self.logits(all, runtime, request).await;
         let report = self.ended(index);
         let (logits, report) = (logits?, report?);
         let rows = logits.dim(0)?;
@@ -166,8 +181,20 @@ impl Study {
     }
 
     /// The logits of all tokens that the engine reads of a prompt, `[T, V]`.
-    async fn logits(&self, tokens: Vec<u32>) -> Result<Tensor> {
+    async fn logits(
+        &self,
+        tokens: Vec<u32>,
+        runtime: &Runtime,
+        cache: &RequestCache,
+    ) -> Result<Tensor> {
         let (sender, mut answers) = channel(4);
+        let _terms = match cache {
+            RequestCache {
+                budget: None,
+                pin_prefix: None,
+            } => None,
+            cache => Some(runtime.keep_request(&sender, cache)?),
+        };
         let sampling = SamplingParams {
             max_len: Some(1),
             ..SamplingParams::deterministic()

@@ -4,7 +4,7 @@ mod common;
 use candle_core::DType;
 use common::{compressed, seed, tiny};
 use kv_core::SequenceReport;
-use mistralrs_kv::{CacheConfig, EngineConfig, KvDtype, Prompt, Study, policy};
+use mistralrs_kv::{CacheConfig, EngineConfig, KvDtype, Prompt, RequestCache, Study, policy};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -123,6 +123,29 @@ async fn a_text_may_be_gone_on_from_again_and_another_takes_its_place() {
     for cache in study.caches() {
         let pool = cache.stats().expect("open").pool;
         assert_eq!((pool.held, pool.promised), (0, 0));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pinned_prefix_stays() {
+    let desk = Desk::new();
+    let mut study = desk.study(&[compressed("tova")]).await;
+    let (text, behind) = desk.tokens.split_at(TEXT);
+    study.read(text.to_vec()).await.expect("reads");
+    let held = async |study: &mut Study, pin| {
+        let request = RequestCache {
+            budget: None,
+            pin_prefix: pin,
+        };
+        let gone_on = study.go_on_under(0, &request, behind).await;
+        gone_on.expect("goes on").report.kept
+    };
+    let free = held(&mut study, None).await;
+    let pinned = held(&mut study, Some(100)).await;
+    let more = pinned.iter().flatten().zip(free.iter().flatten());
+    for (pinned, free) in more {
+        // The budget is 64 tokens for what is not pinned, or for all.
+        assert!(*pinned >= 100 && *free <= 64, "{pinned} and {free}");
     }
 }
 

@@ -96,6 +96,15 @@ fn a_miniature_on_the_real_model_ranks_methods_as_they_rank() {
     assert_eq!(score("outside", "key-diff"), 1.0);
     assert!(score("outside", "random") < 1.0);
     assert!(score("outside", "snap-kv") <= score("inside", "snap-kv"));
+    // A rule at the beginning is lost by the newest tokens, unless it is pinned.
+    let told = |question: &str| {
+        number(
+            &row(&rows, "instruction", question, "recency")["score"],
+            "value",
+        )
+    };
+    assert!(told("outside") < told("pinned"));
+    assert_eq!(told("pinned"), 1.0);
     let printed = String::from_utf8_lossy(&output.stdout);
     for part in ["passkey, question behind", "key-diff", "instruction"] {
         assert!(printed.contains(part), "{part:?} in {printed}");
@@ -111,6 +120,37 @@ fn desk() -> (tempfile::TempDir, PathBuf) {
     let text: String = (0..400).map(|_| rng.random_range('c'..='z')).collect();
     fs::write(folder.path().join("text.txt"), text).expect("writes");
     (folder, model)
+}
+
+#[test]
+fn files_of_others_are_asked_and_what_is_too_long_is_left_out() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let filler = "The grass is green. The sky is blue. ".repeat(12);
+    let code = "The secret code is 48213. Remember it. ";
+    let long = "The grass is green. ".repeat(2500);
+    let lines = [
+        serde_json::json!({"context": format!("{code}{filler}"), "input": "What is the secret code? The secret code is", "answers": ["48213"]}),
+        serde_json::json!({"input": format!("{code}{filler}\n\nThe secret code is"), "outputs": ["48213"]}),
+        serde_json::json!({"input": long, "outputs": ["no"]}),
+    ];
+    let lines = lines.map(|line| line.to_string()).join("\n");
+    fs::write(folder.path().join("mine.jsonl"), lines).expect("writes");
+    let options = "--policies key-diff --budgets 50% --file @mine.jsonl --out @out";
+    let output = eval(folder.path(), &smollm(), options);
+    assert!(output.status.success(), "{}", told(&output));
+    assert!(
+        told(&output).contains("left out: it has"),
+        "{}",
+        told(&output)
+    );
+    let rows = rows(folder.path());
+    assert!(rows.iter().all(|row| row["task"] == "mine"), "nothing else");
+    let full = row(&rows, "mine", "inside", "keep-all");
+    assert_eq!(number(&full["score"], "value"), 1.0, "{full}");
+    fs::write(folder.path().join("bad.jsonl"), "{\"input\": 1}").expect("writes");
+    let output = eval(folder.path(), &smollm(), "--file @bad.jsonl --out @out");
+    assert_eq!(output.status.code(), Some(2), "{}", told(&output));
+    assert!(told(&output).contains("line 1"), "{}", told(&output));
 }
 
 const TEXT: &str = "--tasks text --text @text.txt --context 200 --continuation 60 --out @out";

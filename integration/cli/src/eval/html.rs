@@ -60,6 +60,7 @@ fn title(row: &Row) -> String {
         (Some(_), _) => format!("{}: going on behind what is compressed", row.task),
         (None, Question::Outside) => format!("{}, question behind what is compressed", row.task),
         (None, Question::Inside) => format!("{}, question in what is compressed", row.task),
+        (None, Question::Pinned) => format!("{}, question behind, the rule pinned", row.task),
     }
 }
 

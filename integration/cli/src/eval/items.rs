@@ -41,6 +41,8 @@ pub(super) struct Plan {
     /// Items of each task and length.
     pub(super) trials: usize,
     pub(super) seed: u64,
+    /// Items of files.
+    pub(super) given: Vec<Item>,
     /// Text to go on with, and how many of its tokens are read and scored.
     pub(super) text: Option<String>,
     pub(super) context: usize,
@@ -62,7 +64,7 @@ impl Plan {
         let mut asked = Vec::new();
         for &task in &self.tasks {
             if task == Task::Text {
-                asked.extend(self.given(study).await?);
+                asked.extend(self.going_on(study).await?);
                 continue;
             }
             for &length in &self.lengths {
@@ -76,6 +78,16 @@ impl Plan {
                 }
             }
         }
+        asked.extend(self.given.iter().map(|item| Asked {
+            item: item.clone(),
+            // Where text and question are one, all of it is compressed.
+            question: if item.turns.iter().all(|turn| turn.question.is_empty()) {
+                Question::Inside
+            } else {
+                Question::Outside
+            },
+            tokens: None,
+        }));
         Ok(asked)
     }
 
@@ -103,7 +115,7 @@ impl Plan {
     }
 
     /// A piece of the text that was given.
-    async fn given(&self, study: &Study) -> Result<Option<Asked>> {
+    async fn going_on(&self, study: &Study) -> Result<Option<Asked>> {
         let Some(text) = &self.text else {
             return Ok(None);
         };
@@ -133,7 +145,7 @@ impl Plan {
     }
 }
 
-/// A pass key is asked for both ways, since they rank methods differently.
+/// A pass key is asked for both ways, since they rank methods differently, and an instruction with and without being pinned.
 fn asked_in(task: Task, item: Item) -> Vec<Asked> {
     let with = |question| Asked {
         item: item.clone(),
@@ -142,6 +154,7 @@ fn asked_in(task: Task, item: Item) -> Vec<Asked> {
     };
     match task {
         Task::Passkey => vec![with(Question::Outside), with(Question::Inside)],
+        Task::Instruction => vec![with(Question::Outside), with(Question::Pinned)],
         _ => vec![with(Question::Outside)],
     }
 }

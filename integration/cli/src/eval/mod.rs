@@ -14,6 +14,7 @@ use std::{
 use anyhow::{Context, Result};
 use clap::Args;
 use kv_core::Registry;
+use kv_eval::tasks::from_lines;
 use mistralrs_kv::{CacheConfig, EngineConfig, PoolSize, StartError};
 use serde::Serialize;
 
@@ -64,6 +65,12 @@ pub(crate) struct Eval {
     /// Tokens of the text that are scored behind that.
     #[arg(long, value_name = "TOKENS", default_value_t = 512, requires = "text")]
     continuation: usize,
+    /// Ask what a file of LongBench or RULER asks, JSON lines with `context`, `input` and `answers`, or `input` and `outputs`; may be repeated.
+    #[arg(long = "file", value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Lines of each file, at most.
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    lines: usize,
     /// Folder of the results. A run that was cut off goes on where it was.
     #[arg(long, value_name = "FOLDER")]
     out: PathBuf,
@@ -81,6 +88,8 @@ struct Options {
     context: usize,
     continuation: usize,
     text: Option<String>,
+    files: Vec<String>,
+    lines: usize,
     block_size: usize,
 }
 
@@ -94,8 +103,8 @@ impl Eval {
             let allowed = "left out: `--policies` and `--budgets` name all that are compared";
             return Err(out_of_range("policy", cache.policy_name(), allowed).into());
         }
-        self.make_room(&mut config);
         let plan = self.plan()?;
+        self.make_room(&plan, &mut config);
         let options = self.options(&config, &plan)?;
         let mut records = Records::open(&self.out, &options)?;
         let runtime = tokio::runtime::Runtime::new().context("cannot start threads")?;
@@ -133,13 +142,16 @@ impl Eval {
     }
 
     fn plan(&self) -> Result<Plan, StartError> {
-        let text = match &self.text {
-            None => None,
-            Some(path) => Some(fs::read_to_string(path).map_err(|error| StartError::File {
+        let text = self.text.as_deref().map(read).transpose()?;
+        let mut given = Vec::new();
+        for path in &self.files {
+            let task = path.file_stem().unwrap_or_default().to_string_lossy();
+            let items = from_lines(&task, &read(path)?, self.lines);
+            given.extend(items.map_err(|error| StartError::File {
                 path: path.clone(),
-                reason: format!("cannot be read: {error}"),
-            })?),
-        };
+                reason: error.to_string(),
+            })?);
+        }
         let all = [
             Task::Text,
             Task::Passkey,
@@ -151,11 +163,13 @@ impl Eval {
             Task::Digits,
         ];
         Ok(Plan {
-            tasks: if self.tasks.is_empty() {
-                all.to_vec()
-            } else {
-                self.tasks.clone()
+            tasks: match (self.tasks.is_empty(), self.files.is_empty()) {
+                (true, true) => all.to_vec(),
+                // Files alone are asked for.
+                (true, false) => Vec::new(),
+                (false, _) => self.tasks.clone(),
             },
+            given,
             lengths: self.lengths.clone(),
             trials: self.trials,
             seed: self.model.seed().unwrap_or(1),
@@ -176,19 +190,27 @@ impl Eval {
             context: self.context,
             continuation: self.continuation,
             text: self.text.as_ref().map(|path| path.display().to_string()),
+            files: self
+                .files
+                .iter()
+                .map(|path| path.display().to_string())
+                .collect(),
+            lines: self.lines,
             block_size: config.block_size,
         })
     }
 
     /// The pool holds 8,192 tokens unless the user says otherwise.
-    fn make_room(&self, config: &mut EngineConfig) {
+    fn make_room(&self, plan: &Plan, config: &mut EngineConfig) {
+        // Few tokens have less than three bytes.
+        let of_files = plan.given.iter().map(|item| item.text.len() / 3).max();
         let made = self.lengths.iter().max().copied().unwrap_or(0);
         let given = self
             .text
             .as_ref()
             .map_or(0, |_| self.context + self.continuation);
         // Texts come out a little longer, and have a question behind them.
-        let longest = given.max(made + made / 4) + 256;
+        let longest = given.max(made + made / 4).max(of_files.unwrap_or(0)) + 256;
         if config.pool.is_none() && longest > 8192 {
             config.pool = Some(PoolSize::ContextLen(longest));
         }
@@ -205,6 +227,13 @@ impl Eval {
         println!("{}", summary::text(&rows));
         Ok(())
     }
+}
+
+fn read(path: &Path) -> Result<String, StartError> {
+    fs::read_to_string(path).map_err(|error| StartError::File {
+        path: path.to_owned(),
+        reason: format!("cannot be read: {error}"),
+    })
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {

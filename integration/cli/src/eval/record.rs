@@ -27,6 +27,8 @@ pub(super) enum Question {
     Outside,
     /// In what is compressed, at its end.
     Inside,
+    /// Behind what is compressed, of which the instruction at the beginning is pinned.
+    Pinned,
 }
 
 /// What one figure is of.

@@ -7,7 +7,7 @@ use kv_eval::{
     score::{Turns, divergence, say},
     tasks::Item,
 };
-use mistralrs_kv::Study;
+use mistralrs_kv::{RequestCache, Study};
 
 use super::{
     caches::Candidate,
@@ -19,6 +19,14 @@ use super::{
 struct Prepared {
     text: Vec<u32>,
     turns: Turns,
+    /// What the request asks of its cache.
+    request: RequestCache,
+}
+
+impl Prepared {
+    fn tokens(&self) -> usize {
+        self.text.len() + self.turns.tokens.len()
+    }
 }
 
 /// Measures what is not in `records` yet.
@@ -46,6 +54,11 @@ pub(super) async fn run(
         }
         clock.say(index, asked);
         let prepared = prepare(study, asked).await?;
+        let (tokens, most) = (prepared.tokens(), study.max_positions());
+        if tokens > most {
+            eprintln!("eval: left out: it has {tokens} tokens, and the model was built for {most}");
+            continue;
+        }
         study.read(prepared.text.clone()).await?;
         let mut full = Vec::new();
         for (cache, candidate) in candidates.iter().enumerate() {
@@ -84,25 +97,39 @@ async fn prepare(study: &Study, asked: &Asked) -> Result<Prepared> {
     let mut turns = Turns::default();
     if let Some((text, behind)) = &asked.tokens {
         turns.push(&[], behind);
-        let text = text.clone();
-        return Ok(Prepared { text, turns });
+        return Ok(Prepared {
+            text: text.clone(),
+            turns,
+            request: RequestCache::default(),
+        });
     }
     let Item {
-        text, turns: all, ..
+        text,
+        turns: all,
+        instruction,
+        ..
     } = &asked.item;
+    let mut request = RequestCache::default();
+    if asked.question == Question::Pinned {
+        let rule = study.tokens(&text[..*instruction]).await?;
+        request.pin_prefix = Some(u32::try_from(rule.len())?);
+    }
     let mut text = study.tokens(text).await?;
     for turn in all {
         let mut question = study.tokens(&turn.question).await?;
         let answer = study.tokens(&turn.answer).await?;
         if asked.question == Question::Inside {
             // Its last token has to be read behind what is compressed, to say the answer.
-            let last = question.pop().context("a question has a token")?;
             text.append(&mut question);
-            question = vec![last];
+            question.extend(text.pop());
         }
         turns.push(&question, &answer);
     }
-    Ok(Prepared { text, turns })
+    Ok(Prepared {
+        text,
+        turns,
+        request,
+    })
 }
 
 /// One cache; also the logits, for others to be compared with.
@@ -114,7 +141,9 @@ async fn measure(
     prepared: &Prepared,
     full: &[Vec<f32>],
 ) -> Result<(Record, Vec<Vec<f32>>)> {
-    let gone_on = study.go_on(cache, prepared.turns.read()).await?;
+    let gone_on = study
+        .go_on_under(cache, &prepared.request, prepared.turns.read())
+        .await?;
     let rows: Vec<Vec<f32>> = gone_on.logits.to_dtype(DType::F32)?.to_vec2()?;
     let full = if full.is_empty() { &rows } else { full };
     let answers: Vec<Vec<(usize, u32)>> = prepared.turns.rows().collect();

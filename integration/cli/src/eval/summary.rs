@@ -154,6 +154,7 @@ pub(super) fn text(rows: &[Row]) -> String {
         let question = match group[0].question {
             Question::Outside => "question behind what is compressed",
             Question::Inside => "question in what is compressed",
+            Question::Pinned => "question behind, the rule pinned",
         };
         let title = if group[0].perplexity.is_some() {
             group[0].task.clone()
@@ -217,6 +218,7 @@ pub(super) fn csv(rows: &[Row]) -> String {
         let question = match row.question {
             Question::Outside => "outside",
             Question::Inside => "inside",
+            Question::Pinned => "pinned",
         };
         // No name has a comma.
         let mut cells = vec![

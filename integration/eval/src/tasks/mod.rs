@@ -3,6 +3,7 @@
 //! All are made from a seed, of words of our own, so that nothing has to be fetched and no model has read them before. They ask for what
 //! [RULER](https://arxiv.org/abs/2404.06654)'s tasks ask for, in a form that a small model without a chat template goes on from: a beginning
 //! of a sentence whose end is the answer.
+mod files;
 mod haystack;
 mod lists;
 
@@ -10,6 +11,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
+pub use files::{LineError, from_lines};
 pub use haystack::{instruction, multi_key, multi_value, passkey, variables};
 pub use lists::{common_words, digits};
 
