@@ -1,5 +1,5 @@
 //! Lines over a number, as a picture in SVG.
-use std::fmt::Display;
+use std::{fmt::Display, ops::Range};
 
 use anyhow::{Result, anyhow};
 use plotters::prelude::*;
@@ -32,26 +32,24 @@ pub(crate) struct Titles<'a> {
     pub(crate) y: &'a str,
 }
 
-/// Draws lines, from 0 to the largest numbers.
+/// Draws lines over all their numbers and 0.
 pub(crate) fn lines(titles: Titles<'_>, lines: &[Line]) -> Result<String> {
     let points = || lines.iter().flat_map(|line| &line.points);
     let right = points().map(|point| point.0).fold(0.0, f64::max);
     let top = points().map(|point| point.1).fold(0.0, f64::max);
+    let bottom = points().map(|point| point.1).fold(0.0, f64::min);
     let mut svg = String::new();
-    draw(
-        titles,
-        lines,
-        (right.max(1.0), 1.08 * top.max(1e-9)),
-        &mut svg,
-    )
-    .map_err(|error| anyhow!("cannot draw: {error}"))?;
+    let height = 1.08 * bottom..1.08 * top.max(1e-9);
+    draw(titles, lines, 0.0..1.04 * right.max(1.0), height, &mut svg)
+        .map_err(|error| anyhow!("cannot draw: {error}"))?;
     Ok(svg)
 }
 
 fn draw(
     titles: Titles<'_>,
     lines: &[Line],
-    (right, top): (f64, f64),
+    width: Range<f64>,
+    height: Range<f64>,
     svg: &mut String,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let area = SVGBackend::with_string(svg, SIZE).into_drawing_area();
@@ -61,7 +59,7 @@ fn draw(
         .caption(titles.title, ("sans-serif", 18))
         .x_label_area_size(44)
         .y_label_area_size(60)
-        .build_cartesian_2d(0.0..1.04 * right, 0.0..top)?;
+        .build_cartesian_2d(width, height)?;
     chart
         .configure_mesh()
         .x_desc(titles.x)
@@ -119,6 +117,7 @@ mod tests {
         }
         assert_eq!(svg.matches("<circle").count(), 4);
         assert!(lines(titles, &[]).is_ok(), "nothing to draw");
+        assert!(lines(titles, &[line("below", -3.0)]).is_ok());
     }
 
     #[test]

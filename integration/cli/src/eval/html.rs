@@ -207,7 +207,7 @@ fn maps(records: &Records) -> String {
             policy: record.key.cache.policy.clone(),
             budget: record.key.cache.budget.clone(),
             notice: None,
-            prompt_tokens: record.text_tokens,
+            prompt_tokens: record.cached_tokens,
             // The last token generated is in no page.
             generated_tokens: 1,
             text: String::new(),

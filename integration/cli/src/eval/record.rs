@@ -49,6 +49,8 @@ pub(super) struct Record {
     pub(super) depth: Option<f64>,
     /// Tokens of the text that was compressed.
     pub(super) text_tokens: usize,
+    /// Tokens that went through the cache, those behind the text included.
+    pub(super) cached_tokens: usize,
     /// Pages held at the end, and by the full cache at the same length.
     pub(super) pages_held: usize,
     pub(super) pages_full: usize,
@@ -163,6 +165,7 @@ pub(super) mod tests {
             },
             depth: Some(0.5),
             text_tokens: 100,
+            cached_tokens: 110,
             pages_held: 5,
             pages_full: 20,
             held_bytes: 50,

@@ -164,6 +164,7 @@ async fn measure(
     let record = Record {
         depth: asked.item.depth,
         text_tokens: prepared.text.len(),
+        cached_tokens: report.cached_tokens,
         pages_held: report.pages_held,
         pages_full: report.pages_full,
         held_bytes: report.pages_held * page_bytes,
