@@ -126,8 +126,8 @@ impl Study {
             .engine
             .generate(Request::greedy(Prompt::Tokens(text), 1))
             .await;
-        self.ended(READER)?;
         self.switch.turn.lock().is_reading = false;
+        self.ended(READER)?;
         read.map(|_| ())
     }
 

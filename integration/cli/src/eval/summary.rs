@@ -220,9 +220,8 @@ pub(super) fn csv(rows: &[Row]) -> String {
             Question::Inside => "inside",
             Question::Pinned => "pinned",
         };
-        // No name has a comma.
         let mut cells = vec![
-            row.task.clone(),
+            quoted(&row.task),
             question.to_owned(),
             row.cache.policy.clone(),
             row.cache.budget.clone(),
@@ -239,6 +238,15 @@ pub(super) fn csv(rows: &[Row]) -> String {
         text.push('\n');
     }
     text
+}
+
+/// A cell that may have anything in it: tasks of files have the files' names.
+fn quoted(text: &str) -> String {
+    if text.contains([',', '"', '\n', '\r']) {
+        format!("\"{}\"", text.replace('"', "\"\""))
+    } else {
+        text.to_owned()
+    }
 }
 
 #[cfg(test)]
@@ -293,5 +301,6 @@ mod tests {
         }
         let widths: Vec<usize> = csv.lines().map(|line| line.split(',').count()).collect();
         assert_eq!(widths, [19; 4], "{csv}");
+        assert_eq!(quoted("a, \"b\""), "\"a, \"\"b\"\"\"");
     }
 }
