@@ -79,6 +79,14 @@ pub(crate) struct ModelArgs {
     ignore_eos: bool,
 }
 
+/// Makes the pool large enough for a text of `longest` tokens: it holds 8,192 unless the user says otherwise.
+pub(crate) fn make_room(config: &mut EngineConfig, longest: usize) {
+    if config.pool.is_none() && longest > 8192 {
+        // The engine counts in whole MiB.
+        config.pool = Some(PoolSize::ContextLen(longest + longest / 16));
+    }
+}
+
 impl ModelArgs {
     /// What to start; without a policy the stock engine.
     pub(crate) fn engine(

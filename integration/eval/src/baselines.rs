@@ -12,6 +12,12 @@ pub fn add(registry: &mut Registry) {
     registry.add::<RandomConfig>().add::<RecencyConfig>();
 }
 
+/// Nothing to observe; what is generated is appended.
+const NEEDS: Needs = Needs {
+    appends: true,
+    ..Needs::NONE
+};
+
 /// Configuration of [`Random`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -39,10 +45,7 @@ impl PolicyConfig for RandomConfig {
 
 impl Policy for Random {
     fn needs(&self) -> Needs {
-        Needs {
-            appends: true,
-            ..Needs::NONE
-        }
+        NEEDS
     }
 
     fn plan(&self, view: &LayerView<'_>, keep: &mut KeepPlan) {
@@ -82,10 +85,7 @@ impl PolicyConfig for RecencyConfig {
 
 impl Policy for Recency {
     fn needs(&self) -> Needs {
-        Needs {
-            appends: true,
-            ..Needs::NONE
-        }
+        NEEDS
     }
 
     fn plan(&self, view: &LayerView<'_>, keep: &mut KeepPlan) {

@@ -27,6 +27,12 @@ pub fn say(logits: &[f32], next: u32) -> Said {
     }
 }
 
+/// The most likely token of a row of logits; of equal ones the first.
+#[must_use]
+pub fn top(logits: &[f32]) -> u32 {
+    peak(logits).1
+}
+
 /// Kullback-Leibler divergence of `other` from `full`, rows of logits of the same tokens, in nats: what is lost where `other` stands in for `full`.
 #[must_use]
 pub fn divergence(full: &[f32], other: &[f32]) -> f64 {

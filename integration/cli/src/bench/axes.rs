@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::Args;
 use kv_core::Registry;
-use mistralrs_kv::{CacheConfig, EngineConfig, PoolSize, StartError};
+use mistralrs_kv::{CacheConfig, EngineConfig, StartError};
 use serde::Serialize;
 
 use super::{
@@ -15,6 +15,7 @@ use super::{
     write,
 };
 use crate::{
+    cache_args::make_room,
     plot::{Line, Titles, lines},
     run::out_of_range,
     table::{columns, figure},
@@ -125,7 +126,7 @@ impl Axes {
         model: &str,
         json: Option<&Path>,
     ) -> Result<()> {
-        self.make_room(&mut config);
+        make_room(&mut config, self.longest());
         if let Some(path) = &self.plot {
             // Not after an hour.
             write(path, "")?;
@@ -144,13 +145,6 @@ impl Axes {
         let say = |text: &str| eprintln!("bench: {text}");
         let loads = self.loads();
         // All sides of one length after each other, so that they are compared under the same conditions.
-        let tests: Vec<(&str, &str, Load)> = loads
-            .iter()
-            .flat_map(|(test, load)| {
-                let sides = targets.iter();
-                sides.map(|(policy, _)| (policy.as_str(), test.as_str(), *load))
-            })
-            .collect();
         let all: Vec<(&Target, Load)> = loads
             .iter()
             .flat_map(|&(_, load)| targets.iter().map(move |(_, target)| (target, load)))
@@ -168,8 +162,11 @@ impl Axes {
         let runs = interleave(&all, self.iterations, say).await?;
         memory.extend([probe.read(), probe.read()]);
         let memory = median(memory);
-        let rows = tests.iter().zip(&runs);
-        let rows = rows.map(|(&(policy, test, load), runs)| row(policy, test, load, runs, memory));
+        let of_loads = loads.iter().zip(runs.chunks(targets.len()));
+        let rows = of_loads.flat_map(|((test, load), runs)| {
+            let sides = targets.iter().zip(runs);
+            sides.map(|((policy, _), runs)| row(policy, test, *load, runs, memory))
+        });
         let figures = Figures {
             model,
             threads: probe.threads(),
@@ -226,15 +223,6 @@ impl Axes {
         let prompts = self.prompt_len.iter().copied();
         let texts = self.depth.iter().map(|depth| depth + self.gen_len);
         prompts.chain(texts).max().unwrap_or(0) + 1
-    }
-
-    /// The pool holds 8,192 tokens unless the user says otherwise.
-    fn make_room(&self, config: &mut EngineConfig) {
-        let longest = self.longest();
-        if config.pool.is_none() && longest > 8192 {
-            // The engine counts in whole MiB.
-            config.pool = Some(PoolSize::ContextLen(longest + longest / 16));
-        }
     }
 
     /// Not known before the model is loaded.

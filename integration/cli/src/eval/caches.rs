@@ -24,10 +24,7 @@ pub(super) fn candidates(
     budgets: &[String],
 ) -> Result<Vec<Candidate>, StartError> {
     let mut all = vec![Candidate {
-        name: CacheName {
-            policy: FULL.into(),
-            budget: "full".into(),
-        },
+        name: CacheName::full(),
         config: CacheConfig::new(FULL).registry(registry.clone()),
     }];
     let wants_all = policies.iter().any(|name| name == "all");

@@ -5,8 +5,7 @@ use anyhow::Result;
 use mistralrs_kv::Report;
 
 use super::{
-    caches::FULL,
-    record::{CacheName, Key, Question, Record, Records},
+    record::{Key, Record, Records},
     summary::Row,
 };
 use crate::plot::{Line, Titles, lines};
@@ -56,11 +55,9 @@ pub(super) fn page(model: &str, rows: &[Row], records: &Records) -> Result<Strin
 }
 
 fn title(row: &Row) -> String {
-    match (row.perplexity, row.question) {
-        (Some(_), _) => format!("{}: going on behind what is compressed", row.task),
-        (None, Question::Outside) => format!("{}, question behind what is compressed", row.task),
-        (None, Question::Inside) => format!("{}, question in what is compressed", row.task),
-        (None, Question::Pinned) => format!("{}, question behind, the rule pinned", row.task),
+    match row.perplexity {
+        Some(_) => format!("{}: going on behind what is compressed", row.task),
+        None => format!("{}, {}", row.task, row.question.title()),
     }
 }
 
@@ -146,13 +143,7 @@ fn by_position(records: &Records) -> Result<String> {
             .filter(|record| record.key.cache.budget == budget);
         let all: Vec<Line> = of_budget
             .filter_map(|record| {
-                let full = records.get(&Key {
-                    cache: CacheName {
-                        policy: FULL.into(),
-                        budget: "full".into(),
-                    },
-                    ..record.key.clone()
-                })?;
+                let full = records.get(&record.key.of_full())?;
                 Some(Line {
                     name: record.key.cache.policy.clone(),
                     points: loss(&record.nll, &full.nll),
@@ -233,7 +224,7 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{record::tests::record, summary::rows},
+        super::{caches::FULL, record::tests::record, summary::rows},
         *,
     };
 

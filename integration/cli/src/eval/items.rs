@@ -1,6 +1,4 @@
 //! What is asked, in tokens of the model at hand.
-use std::ops::Range;
-
 use anyhow::Result;
 use clap::ValueEnum;
 use kv_eval::tasks::{self, Item, Size, Turn};
@@ -157,19 +155,4 @@ fn asked_in(task: Task, item: Item) -> Vec<Asked> {
         Task::Instruction => vec![with(Question::Outside), with(Question::Pinned)],
         _ => vec![with(Question::Outside)],
     }
-}
-
-/// Which answers a table counts: those that the full cache gives.
-pub(super) fn solved(full: &[bool]) -> impl Iterator<Item = usize> + '_ {
-    (0..full.len()).filter(|&answer| full[answer])
-}
-
-/// The figures of each answer's tokens, one range after the other.
-pub(super) fn ranges(lens: impl Iterator<Item = usize>) -> Vec<Range<usize>> {
-    let mut start = 0;
-    lens.map(|len| {
-        start += len;
-        start - len..start
-    })
-    .collect()
 }

@@ -12,13 +12,16 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use kv_core::Registry;
 use kv_eval::tasks::from_lines;
-use mistralrs_kv::{CacheConfig, EngineConfig, PoolSize, StartError};
+use mistralrs_kv::{CacheConfig, EngineConfig, StartError};
 use serde::Serialize;
 
-use crate::{cache_args::ModelArgs, run::out_of_range};
+use crate::{
+    cache_args::{ModelArgs, make_room},
+    run::out_of_range,
+};
 use items::{Plan, Task};
 use record::Records;
 
@@ -104,7 +107,7 @@ impl Eval {
             return Err(out_of_range("policy", cache.policy_name(), allowed).into());
         }
         let plan = self.plan()?;
-        self.make_room(&plan, &mut config);
+        make_room(&mut config, self.longest(&plan));
         let options = self.options(&config, &plan)?;
         let mut records = Records::open(&self.out, &options)?;
         let runtime = tokio::runtime::Runtime::new().context("cannot start threads")?;
@@ -152,19 +155,9 @@ impl Eval {
                 reason: error.to_string(),
             })?);
         }
-        let all = [
-            Task::Text,
-            Task::Passkey,
-            Task::MultiKey,
-            Task::MultiValue,
-            Task::Variables,
-            Task::Instruction,
-            Task::CommonWords,
-            Task::Digits,
-        ];
         Ok(Plan {
             tasks: match (self.tasks.is_empty(), self.files.is_empty()) {
-                (true, true) => all.to_vec(),
+                (true, true) => Task::value_variants().to_vec(),
                 // Files alone are asked for.
                 (true, false) => Vec::new(),
                 (false, _) => self.tasks.clone(),
@@ -200,8 +193,8 @@ impl Eval {
         })
     }
 
-    /// The pool holds 8,192 tokens unless the user says otherwise.
-    fn make_room(&self, plan: &Plan, config: &mut EngineConfig) {
+    /// About how many tokens the longest text has, with what is read behind it.
+    fn longest(&self, plan: &Plan) -> usize {
         // Few tokens have less than three bytes.
         let of_files = plan.given.iter().map(|item| item.text.len() / 3).max();
         let made = self.lengths.iter().max().copied().unwrap_or(0);
@@ -210,10 +203,7 @@ impl Eval {
             .as_ref()
             .map_or(0, |_| self.context + self.continuation);
         // Texts come out a little longer, and have a question behind them.
-        let longest = given.max(made + made / 4).max(of_files.unwrap_or(0)) + 256;
-        if config.pool.is_none() && longest > 8192 {
-            config.pool = Some(PoolSize::ContextLen(longest));
-        }
+        given.max(made + made / 4).max(of_files.unwrap_or(0)) + 256
     }
 
     fn report(&self, records: &Records) -> Result<()> {

@@ -10,6 +10,8 @@ use anyhow::{Context, Result};
 use mistralrs_kv::StartError;
 use serde::{Deserialize, Serialize};
 
+use super::caches::FULL;
+
 /// Which cache.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) struct CacheName {
@@ -17,6 +19,16 @@ pub(super) struct CacheName {
     pub(super) policy: String,
     /// The budget asked for; what was held is measured.
     pub(super) budget: String,
+}
+
+impl CacheName {
+    /// The full cache.
+    pub(super) fn full() -> Self {
+        Self {
+            policy: FULL.into(),
+            budget: "full".into(),
+        }
+    }
 }
 
 /// Where the question stands.
@@ -31,6 +43,26 @@ pub(super) enum Question {
     Pinned,
 }
 
+impl Question {
+    /// In files.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Outside => "outside",
+            Self::Inside => "inside",
+            Self::Pinned => "pinned",
+        }
+    }
+
+    /// For people.
+    pub(super) const fn title(self) -> &'static str {
+        match self {
+            Self::Outside => "question behind what is compressed",
+            Self::Inside => "question in what is compressed",
+            Self::Pinned => "question behind, the rule pinned",
+        }
+    }
+}
+
 /// What one figure is of.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) struct Key {
@@ -39,6 +71,16 @@ pub(super) struct Key {
     pub(super) question: Question,
     #[serde(flatten)]
     pub(super) cache: CacheName,
+}
+
+impl Key {
+    /// The same of the full cache.
+    pub(super) fn of_full(&self) -> Self {
+        Self {
+            cache: CacheName::full(),
+            ..self.clone()
+        }
+    }
 }
 
 /// Figures of one item under one cache.

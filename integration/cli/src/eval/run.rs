@@ -4,14 +4,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use candle_core::DType;
 use kv_eval::{
-    score::{Turns, divergence, say},
+    score::{Said, Turns, divergence, say, top},
     tasks::Item,
 };
 use mistralrs_kv::{RequestCache, Study};
 
 use super::{
     caches::Candidate,
-    items::{Asked, ranges},
+    items::Asked,
     record::{Key, Question, Record, Records},
 };
 
@@ -147,17 +147,22 @@ async fn measure(
     let rows: Vec<Vec<f32>> = gone_on.logits.to_dtype(DType::F32)?.to_vec2()?;
     let full = if full.is_empty() { &rows } else { full };
     let answers: Vec<Vec<(usize, u32)>> = prepared.turns.rows().collect();
-    let scored: Vec<(usize, u32)> = answers.iter().flatten().copied().collect();
-    let said: Vec<_> = scored
+    let said: Vec<Vec<Said>> = answers
         .iter()
-        .map(|&(row, token)| say(&rows[row], token))
+        .map(|answer| {
+            answer
+                .iter()
+                .map(|&(row, token)| say(&rows[row], token))
+                .collect()
+        })
         .collect();
-    let exact = ranges(answers.iter().map(Vec::len))
-        .into_iter()
-        .map(|range| {
-            let pairs = said[range.clone()].iter().zip(&scored[range]);
-            pairs.clone().all(|(said, &(_, token))| said.top == token)
-        });
+    let exact = said.iter().zip(&answers).map(|(said, answer)| {
+        let pairs = said.iter().zip(answer);
+        pairs.clone().all(|(said, &(_, token))| said.top == token)
+    });
+    let exact = exact.collect();
+    let said: Vec<Said> = said.into_iter().flatten().collect();
+    let scored = || answers.iter().flatten().map(|&(row, _)| row);
     let geometry = study.caches()[cache].geometry();
     let page_bytes = geometry.context("the pool is open")?.page_bytes();
     let report = gone_on.report;
@@ -173,17 +178,15 @@ async fn measure(
         exact: if asked.tokens.is_some() {
             Vec::new()
         } else {
-            exact.collect()
+            exact
         },
         nll: said.iter().map(|said| said.nll).collect(),
-        divergence: scored
-            .iter()
-            .map(|&(row, _)| divergence(&full[row], &rows[row]))
+        divergence: scored()
+            .map(|row| divergence(&full[row], &rows[row]))
             .collect(),
-        agrees: scored
-            .iter()
+        agrees: scored()
             .zip(&said)
-            .map(|(&(row, token), said)| say(&full[row], token).top == said.top)
+            .map(|(row, said)| top(&full[row]) == said.top)
             .collect(),
         kept: report.kept,
         key,

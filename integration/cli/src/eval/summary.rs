@@ -6,7 +6,6 @@ use serde::Serialize;
 
 use super::{
     caches::FULL,
-    items::solved,
     record::{CacheName, Key, Question, Record, Records},
 };
 use crate::table::columns;
@@ -93,15 +92,12 @@ fn row(
     let (mut held, mut full_bytes, mut items) = (0, 0, 0_u32);
     let is_text = of_group.iter().all(|record| record.exact.is_empty());
     for record in of_group {
-        let full = Key {
-            cache: CacheName {
-                policy: FULL.into(),
-                budget: "full".into(),
-            },
-            ..record.key.clone()
-        };
-        let full = records.get(&full)?;
-        let counted: Vec<usize> = solved(&full.exact).collect();
+        let full = records.get(&record.key.of_full())?;
+        let solved = full.exact.iter().zip(&record.exact);
+        let counted: Vec<bool> = solved
+            .filter(|(full, _)| **full)
+            .map(|(_, given)| *given)
+            .collect();
         if !is_text && counted.is_empty() {
             continue;
         }
@@ -109,10 +105,7 @@ fn row(
         held += record.held_bytes;
         full_bytes += record.full_bytes;
         answers += counted.len();
-        given += counted
-            .iter()
-            .filter(|&&answer| record.exact[answer])
-            .count();
+        given += counted.iter().filter(|given| **given).count();
         nll.extend_from_slice(&record.nll);
         divergence.extend_from_slice(&record.divergence);
         agrees.extend(
@@ -151,11 +144,7 @@ fn float(count: usize) -> f64 {
 pub(super) fn text(rows: &[Row]) -> String {
     let mut tables = Vec::new();
     for group in rows.chunk_by(|a, b| (&a.task, a.question) == (&b.task, b.question)) {
-        let question = match group[0].question {
-            Question::Outside => "question behind what is compressed",
-            Question::Inside => "question in what is compressed",
-            Question::Pinned => "question behind, the rule pinned",
-        };
+        let question = group[0].question.title();
         let title = if group[0].perplexity.is_some() {
             group[0].task.clone()
         } else {
@@ -215,14 +204,9 @@ pub(super) fn csv(rows: &[Row]) -> String {
          agreement,agreement_low,agreement_high\n",
     );
     for row in rows {
-        let question = match row.question {
-            Question::Outside => "outside",
-            Question::Inside => "inside",
-            Question::Pinned => "pinned",
-        };
         let mut cells = vec![
             quoted(&row.task),
-            question.to_owned(),
+            row.question.name().to_owned(),
             row.cache.policy.clone(),
             row.cache.budget.clone(),
             row.held_bytes.to_string(),
