@@ -4,13 +4,13 @@
 //! is handed over a lock, with a sleep until it is done, and candle hands over one for every row of every product: more than 200 times for a
 //! token of a small model, 200 times 1,000 for a prompt of 1,000. A thread of the pool works on its own share and hands over only what another
 //! is free to take. The results are the same, bit for bit: who computes a number changes nothing in how it is computed.
-use std::cell::RefCell;
+use std::cell::OnceCell;
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 thread_local! {
-    /// The pool that this thread is the first of. Ends with it.
-    static POOL: RefCell<Option<ThreadPool>> = const { RefCell::new(None) };
+    /// The pool that this thread is the first of, once that was tried. Ends with it.
+    static POOL: OnceCell<Option<ThreadPool>> = const { OnceCell::new() };
 }
 
 /// What the runtime does first when a layer comes: [`join`], and the other threads of the pool are woken. Between the engine's product and attention there
@@ -26,18 +26,24 @@ pub(super) fn ready() {
 /// Makes the current thread the first of a pool of its own, as large as rayon's usual one, unless it is in a pool. All that the thread shares
 /// from then on, in candle too, is shared within that pool.
 fn join() {
+    POOL.with(|pool| {
+        pool.get_or_init(pool_of_its_own);
+    });
+}
+
+fn pool_of_its_own() -> Option<ThreadPool> {
     if rayon::current_thread_index().is_some() {
-        return;
+        return None;
     }
-    match ThreadPoolBuilder::new()
+    let pool = ThreadPoolBuilder::new()
         .use_current_thread()
         .thread_name(|index| format!("kv-worker-{index}"))
-        .build()
-    {
-        Ok(pool) => POOL.with_borrow_mut(|kept| *kept = Some(pool)),
-        // What follows is slower, and the same.
-        Err(error) => tracing::warn!("the engine's thread stays outside of rayon's pool: {error}"),
-    }
+        .build();
+    // What follows without it is slower, and the same.
+    pool.inspect_err(|error| {
+        tracing::warn!("the engine's thread stays outside of rayon's pool: {error}");
+    })
+    .ok()
 }
 
 #[cfg(test)]
@@ -56,7 +62,7 @@ mod tests {
             join();
             assert_eq!(rayon::current_thread_index(), Some(0));
             assert_eq!(rayon::current_num_threads(), usual);
-            let pool = POOL.with_borrow(Option::is_some);
+            let pool = POOL.with(|pool| matches!(pool.get(), Some(Some(_))));
             join();
             let sum: u64 = (0..100_000_u64).into_par_iter().sum();
             (pool, sum)

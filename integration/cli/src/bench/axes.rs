@@ -128,7 +128,7 @@ impl Axes {
     ) -> Result<()> {
         make_room(&mut config, self.longest());
         if let Some(path) = &self.plot {
-            // Not after an hour.
+            // Not when all has been measured.
             write(path, "")?;
         }
         let sides = self.sides(&config, registry)?;

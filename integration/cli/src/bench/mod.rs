@@ -33,7 +33,7 @@ pub(crate) struct Bench {
     model: ModelArgs,
     #[command(flatten)]
     axes: Axes,
-    /// Run a suite instead: it chooses policies and lengths itself, and takes most of an hour.
+    /// Run a suite instead: it chooses policies and lengths itself, and takes some 20 minutes on two cores.
     #[arg(long, value_enum, value_name = "NAME")]
     suite: Option<Suite>,
     /// Only these goals of the suite; several with commas.
@@ -59,7 +59,7 @@ impl Bench {
         self.axes.check()?;
         let config = self.model.engine(registry.clone(), silent)?;
         if let Some(path) = &self.json {
-            // Not after an hour.
+            // Not when all has been measured.
             save(path, &[(); 0])?;
         }
         let runtime = tokio::runtime::Runtime::new().context("cannot start threads")?;
