@@ -110,25 +110,32 @@ impl Study {
             .context("the engine closed the request without an answer")?
     }
 
-    /// Reads a text with dense attention, and forgets the one before.
+    /// Reads a text with dense attention, and forgets the one before. Returns the logits behind its last token, `[V]`, which no cache changes.
     ///
     /// # Errors
     ///
     /// Fewer than two tokens, which leave nothing to compress; what the engine reports.
-    pub async fn read(&mut self, text: Vec<u32>) -> Result<()> {
+    pub async fn read(&mut self, text: Vec<u32>) -> Result<Tensor> {
         ensure!(
             text.len() >= 2,
             "a text of {} tokens leaves nothing to compress",
             text.len()
         );
         self.switch.turn.lock().begin(text.clone());
-        let read = self
-            .engine
-            .generate(Request::greedy(Prompt::Tokens(text), 1))
-            .await;
+        let seen = Arc::new(Mutex::new(None));
+        let told = seen.clone();
+        let request = Request::greedy(Prompt::Tokens(text), 1).with_logits(move |logits, _| {
+            told.lock().get_or_insert_with(|| logits.clone());
+            Ok(logits.clone())
+        });
+        let read = self.engine.generate(request).await;
         self.switch.turn.lock().is_reading = false;
         self.ended(READER)?;
-        read.map(|_| ())
+        read?;
+        let logits = seen.lock().take();
+        Ok(logits
+            .context("the engine showed no logits")?
+            .flatten_all()?)
     }
 
     /// Compresses the text that was read last for cache `cache`, and reads `tokens` behind it, one after the other through what it keeps.

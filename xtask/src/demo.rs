@@ -24,13 +24,20 @@ pub(crate) fn run(workspace: &Workspace, choice: &Choice) -> Result<()> {
     let model = models
         .first()
         .context("set-up made no model; run `cargo xtask model`")?;
-    if !binary(workspace)?.is_file() {
+    build(workspace, "demo")?;
+    show(workspace, model)
+}
+
+/// Builds the command line and returns it. `label` stands before what is said.
+pub(crate) fn build(workspace: &Workspace, label: &str) -> Result<PathBuf> {
+    let binary = binary(workspace)?;
+    if !binary.is_file() {
         println!(
-            "demo: building {BINARY}; the first build takes 10 to 30 minutes on 2 cores, later ones take seconds"
+            "{label}: building {BINARY}; the first build takes 10 to 30 minutes on 2 cores, later ones take seconds"
         );
     }
     process::run(process::cargo(workspace).args(["build", "--release", "-p", PACKAGE]))?;
-    show(workspace, model)
+    Ok(binary)
 }
 
 /// Runs the built command line, which ends with one line about what it saved.

@@ -9,6 +9,7 @@ mod client;
 mod cuda;
 mod demo;
 mod engine;
+mod eval;
 mod lines;
 mod metadata;
 mod model;
@@ -23,6 +24,7 @@ mod progress;
 mod scratch;
 mod setup;
 mod tally;
+mod text;
 mod tiny;
 mod vendor;
 mod workspace;
@@ -68,6 +70,19 @@ enum Command {
     TinyModels,
     /// Install OpenAI's Python client, which tests of the server speak through
     OpenaiClient,
+    /// Fetch the public-domain text that evaluations go on from: the second half of Jane Austen's "Persuasion"
+    Text,
+    /// Set up, build the command line, and measure what every policy loses and saves, into a folder; goes on where it was cut off
+    Eval {
+        /// Folder of the results
+        #[arg(long, value_name = "FOLDER", default_value = ".headroom/report")]
+        out: PathBuf,
+        #[command(flatten)]
+        model: ModelArg,
+        /// More options of `mistralrs-kv eval`
+        #[arg(last = true)]
+        options: Vec<String>,
+    },
     /// Write a patched engine into a folder of your own app and print what to paste there
     Vendor {
         /// Folder to make `mistralrs-core` in; made if it does not exist
@@ -200,6 +215,15 @@ fn run(command: Command) -> Result<ExitCode> {
             let _lock = workspace.lock()?;
             client::ensure(&workspace)?;
         }
+        Command::Text => {
+            let _lock = workspace.lock()?;
+            text::ensure(&workspace)?;
+        }
+        Command::Eval {
+            out,
+            model,
+            options,
+        } => eval::run(&workspace, &model.choice(), &out, &options)?,
         Command::Vendor { into, hook } => {
             vendor::run(&workspace, &into, hook.as_deref())?;
         }

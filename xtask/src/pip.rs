@@ -1,4 +1,4 @@
-//! What pip is used for: pinned wheels as a way to get files, which are checked, and packages that tests run.
+//! What Python is used for: pinned files, wheels by pip and others by their address, which are checked, and packages that tests run.
 
 use std::{
     fs::{self, File},
@@ -19,6 +19,20 @@ use crate::{
     workspace::{Workspace, cannot_write, make_folder},
 };
 
+/// Takes a folder, then a name and an address of each file. What it prints where it fails reads like pip's.
+const FETCH: &str = r#"
+import os, sys, urllib.request
+folder, rest = sys.argv[1], sys.argv[2:]
+for name, address in zip(rest[::2], rest[1::2]):
+    try:
+        with urllib.request.urlopen(address, timeout=60) as answer:
+            content = answer.read()
+    except OSError as error:
+        sys.exit(f"ERROR: {address}: {error}")
+    with open(os.path.join(folder, name), "wb") as file:
+        file.write(content)
+"#;
+
 /// A file whose bytes are known beforehand.
 #[derive(Debug)]
 pub(crate) struct Pinned {
@@ -26,45 +40,56 @@ pub(crate) struct Pinned {
     pub(crate) sha256: &'static str,
 }
 
-/// One wheel: what pip is asked for and the file that must come.
+/// One file: what is asked for and what must come.
 #[derive(Debug)]
-pub(crate) struct Wheel {
-    pub(crate) package: &'static str,
+pub(crate) struct Wanted {
+    /// A package for pip, or an address.
+    pub(crate) from: &'static str,
     pub(crate) file: Pinned,
 }
 
-/// Wheels that belong together, and how to speak of them.
+/// Who is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// pip, for a package's wheel.
+    Pip,
+    /// An address, by Python's own library.
+    Address,
+}
+
+/// Files that belong together, and how to speak of them.
 #[derive(Debug)]
 pub(crate) struct Order<'a> {
+    pub(crate) source: Source,
     /// Stands before every line: `model`.
     pub(crate) label: &'a str,
     /// As in "... could not be downloaded".
     pub(crate) subject: &'a str,
-    /// As in "pip downloads ...".
+    /// As in "downloads ...".
     pub(crate) contents: &'a str,
-    pub(crate) wheels: &'a [Wheel],
+    pub(crate) files: &'a [Wanted],
     /// What a reader without a connection can do instead.
     pub(crate) instead: &'a str,
 }
 
-/// The wheels' files, in order; downloads those that are not there and whole.
+/// The files, in order; downloads those that are not there and whole.
 pub(crate) fn fetch(workspace: &Workspace, order: &Order<'_>) -> Result<Vec<PathBuf>> {
     let label = order.label;
     let mut paths = Vec::new();
     let mut missing = Vec::new();
-    for wheel in order.wheels {
-        let path = workspace.downloads().join(wheel.file.name);
+    for wanted in order.files {
+        let path = workspace.downloads().join(wanted.file.name);
         if path.exists() {
-            match check(&path, &wheel.file) {
+            match check(&path, &wanted.file) {
                 Ok(()) => println!("{label}: using {}", workspace.short(&path)),
                 Err(error) => {
                     println!("{label}: {error:#}; downloading it again");
                     fs::remove_file(&path).with_context(|| cannot_write(&path))?;
-                    missing.push(wheel);
+                    missing.push(wanted);
                 }
             }
         } else {
-            missing.push(wheel);
+            missing.push(wanted);
         }
         paths.push(path);
     }
@@ -74,28 +99,48 @@ pub(crate) fn fetch(workspace: &Workspace, order: &Order<'_>) -> Result<Vec<Path
     Ok(paths)
 }
 
-fn download(workspace: &Workspace, order: &Order<'_>, wheels: &[&Wheel]) -> Result<()> {
+fn download(workspace: &Workspace, order: &Order<'_>, files: &[&Wanted]) -> Result<()> {
     let folder = workspace.downloads();
     make_folder(&folder)?;
-    let mut pip = pip("download");
-    pip.args(["--no-deps", "-d"]).arg(&folder);
-    pip.args(wheels.iter().map(|wheel| wheel.package));
-    let what = format!("{}: pip downloads {}", order.label, order.contents);
-    let reason = match run(&mut pip, &folder.join("pip.log"), &what)? {
-        None => match check_all(&folder, wheels) {
+    let (mut command, what) = match order.source {
+        Source::Pip => {
+            let mut pip = pip("download");
+            pip.args(["--no-deps", "-d"]).arg(&folder);
+            pip.args(files.iter().map(|wanted| wanted.from));
+            (pip, "pip downloads")
+        }
+        Source::Address => {
+            let mut python = Command::new("python3");
+            python.args(["-c", FETCH]).arg(&folder);
+            for wanted in files {
+                python.args([wanted.file.name, wanted.from]);
+            }
+            (python, "downloading")
+        }
+    };
+    let what = format!("{}: {what} {}", order.label, order.contents);
+    let reason = match run(&mut command, &folder.join("download.log"), &what)? {
+        None => match check_all(&folder, files) {
             Ok(()) => return Ok(()),
             Err(error) => format!("{error:#}"),
         },
         Some(reason) => reason,
     };
-    let names: Vec<&str> = wheels.iter().map(|wheel| wheel.file.name).collect();
+    let names: Vec<&str> = files.iter().map(|wanted| wanted.file.name).collect();
+    let tried = match order.source {
+        Source::Pip => process::written(&command),
+        Source::Address => files
+            .iter()
+            .map(|wanted| wanted.from)
+            .collect::<Vec<_>>()
+            .join(", "),
+    };
     bail!(
-        "{} could not be downloaded.\nTried: {}\n{reason}\nWhat you can do:\n\
+        "{} could not be downloaded.\nTried: {tried}\n{reason}\nWhat you can do:\n\
          - connect to the internet and run the same command again; or\n\
          - put {} into {}; or\n\
          - {}",
         order.subject,
-        process::written(&pip),
         names.join(", "),
         workspace.short(&folder),
         order.instead,
@@ -143,13 +188,14 @@ fn pip(subcommand: &str) -> Command {
     pip
 }
 
-/// Runs pip while saying that it goes on; what pip keeps in `log` is the reason where it fails.
-fn run(pip: &mut Command, log: &Path, what: &str) -> Result<Option<String>> {
+/// Runs pip or Python while saying that it goes on; what `log` then holds is the reason where it fails.
+fn run(python: &mut Command, log: &Path, what: &str) -> Result<Option<String>> {
     let out = File::create(log).with_context(|| cannot_write(log))?;
-    pip.stdin(Stdio::null())
+    python
+        .stdin(Stdio::null())
         .stdout(out.try_clone()?)
         .stderr(out);
-    Ok(match wait(pip, what) {
+    Ok(match wait(python, what) {
         Ok(true) => None,
         Ok(false) => Some(what_pip_said(&fs::read_to_string(log).unwrap_or_default())),
         Err(error) => Some(error.to_string()),
@@ -185,13 +231,13 @@ fn what_pip_said(log: &str) -> String {
     }
 }
 
-fn check_all(folder: &Path, wheels: &[&Wheel]) -> Result<()> {
-    let mut wheels = wheels.iter();
-    wheels.try_for_each(|wheel| check(&folder.join(wheel.file.name), &wheel.file))
+fn check_all(folder: &Path, files: &[&Wanted]) -> Result<()> {
+    let mut files = files.iter();
+    files.try_for_each(|wanted| check(&folder.join(wanted.file.name), &wanted.file))
 }
 
 /// Refuses a file that is not the pinned one.
-fn check(path: &Path, pinned: &Pinned) -> Result<()> {
+pub(crate) fn check(path: &Path, pinned: &Pinned) -> Result<()> {
     let mut file =
         File::open(path).with_context(|| format!("{} cannot be read", path.display()))?;
     let mut hash = Sha256::new();
@@ -258,15 +304,16 @@ mod tests {
     fn whole_file_is_not_fetched_again() {
         let folder = tempfile::tempdir().unwrap();
         let workspace = Workspace::at(folder.path());
-        let wheels = [Wheel {
-            package: "no-such-package-of-headroom==0",
+        let files = [Wanted {
+            from: "no-such-package-of-headroom==0",
             file: HELLO,
         }];
         let order = Order {
+            source: Source::Pip,
             label: "test",
             subject: "the greeting",
             contents: "a greeting",
-            wheels: &wheels,
+            files: &files,
             instead: "say it yourself",
         };
         make_folder(&workspace.downloads()).unwrap();
@@ -283,5 +330,40 @@ mod tests {
         );
         assert_eq!(what_pip_said("a\n\nb\nc\nd\ne\n"), "b\nc\nd\ne");
         assert_eq!(what_pip_said(""), "");
+    }
+
+    /// Python reads addresses of files as it does others.
+    #[test]
+    fn address_is_fetched_checked_and_told_of_where_nothing_is_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let workspace = Workspace::at(folder.path());
+        let source = folder.path().join("source.txt");
+        let from: &'static str = format!("file://{}", source.display()).leak();
+        let files = [Wanted { from, file: HELLO }];
+        let order = Order {
+            source: Source::Address,
+            label: "test",
+            subject: "the greeting",
+            contents: "a greeting",
+            files: &files,
+            instead: "say it yourself",
+        };
+        for content in [None, Some("hellO")] {
+            if let Some(content) = content {
+                fs::write(&source, content).unwrap();
+            }
+            let error = fetch(&workspace, &order).unwrap_err().to_string();
+            for part in [
+                "the greeting could not",
+                from,
+                HELLO.name,
+                "say it yourself",
+            ] {
+                assert!(error.contains(part), "{part} in {error}");
+            }
+        }
+        fs::write(&source, "hello").unwrap();
+        let path = workspace.downloads().join(HELLO.name);
+        assert_eq!(fetch(&workspace, &order).unwrap(), [path]);
     }
 }

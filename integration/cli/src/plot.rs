@@ -30,16 +30,41 @@ pub(crate) struct Titles<'a> {
     pub(crate) title: &'a str,
     pub(crate) x: &'a str,
     pub(crate) y: &'a str,
+    /// Where the upward axis begins.
+    pub(crate) from: From,
 }
 
-/// Draws lines over all their numbers and 0.
+/// Where an axis begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum From {
+    /// At 0, for figures of which twice as high is twice as much.
+    Zero,
+    /// A little below the lowest number, for small differences of large figures.
+    Lowest,
+}
+
+impl From {
+    fn range(self, numbers: impl Iterator<Item = f64> + Clone) -> Range<f64> {
+        let (low, high) = (
+            numbers.clone().fold(f64::INFINITY, f64::min),
+            numbers.fold(f64::NEG_INFINITY, f64::max),
+        );
+        match self {
+            Self::Lowest if low < high => {
+                let edge = 0.08 * (high - low);
+                low - edge..high + edge
+            }
+            _ => 1.08 * low.min(0.0)..1.08 * high.max(1e-9),
+        }
+    }
+}
+
+/// Draws lines over all their numbers.
 pub(crate) fn lines(titles: Titles<'_>, lines: &[Line]) -> Result<String> {
     let points = || lines.iter().flat_map(|line| &line.points);
     let right = points().map(|point| point.0).fold(0.0, f64::max);
-    let top = points().map(|point| point.1).fold(0.0, f64::max);
-    let bottom = points().map(|point| point.1).fold(0.0, f64::min);
     let mut svg = String::new();
-    let height = 1.08 * bottom..1.08 * top.max(1e-9);
+    let height = titles.from.range(points().map(|point| point.1));
     draw(titles, lines, 0.0..1.04 * right.max(1.0), height, &mut svg)
         .map_err(|error| anyhow!("cannot draw: {error}"))?;
     Ok(svg)
@@ -110,6 +135,7 @@ mod tests {
             title: "Speed",
             x: "depth",
             y: "ms",
+            from: From::Zero,
         };
         let svg = lines(titles, &[line("a & b", 2.0), line("c", 5.0)]).expect("draws");
         for text in ["Speed", "depth", "ms", "a &amp; b", "c"] {
@@ -118,6 +144,15 @@ mod tests {
         assert_eq!(svg.matches("<circle").count(), 4);
         assert!(lines(titles, &[]).is_ok(), "nothing to draw");
         assert!(lines(titles, &[line("below", -3.0)]).is_ok());
+    }
+
+    #[test]
+    fn axes_begin_where_they_should() {
+        let range = |from: From, numbers: [f64; 2]| from.range(numbers.into_iter());
+        assert_eq!(range(From::Zero, [50.0, 100.0]), 0.0..108.0);
+        assert_eq!(range(From::Zero, [-100.0, 100.0]), -108.0..108.0);
+        assert_eq!(range(From::Lowest, [50.0, 150.0]), 42.0..158.0);
+        assert_eq!(range(From::Lowest, [50.0, 50.0]), 0.0..54.0);
     }
 
     #[test]

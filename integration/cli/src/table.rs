@@ -1,5 +1,36 @@
 //! Figures in columns.
 
+/// A table with a title.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Table {
+    pub(super) title: String,
+    pub(super) header: Vec<String>,
+    pub(super) rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// For a terminal.
+    pub(super) fn text(&self) -> String {
+        let header: Vec<&str> = self.header.iter().map(String::as_str).collect();
+        format!("{}\n{}", self.title, columns(&header, &self.rows))
+    }
+
+    /// For a page in Markdown, with the title as a heading.
+    pub(super) fn markdown(&self) -> String {
+        let line = |cells: &[String]| format!("| {} |", cells.join(" | "));
+        let ruler: Vec<&str> = (0..self.header.len())
+            .map(|column| if column == 0 { "---" } else { "---:" })
+            .collect();
+        let mut lines = vec![
+            format!("### {}\n", self.title),
+            line(&self.header),
+            format!("|{}|", ruler.join("|")),
+        ];
+        lines.extend(self.rows.iter().map(|row| line(row)));
+        lines.join("\n")
+    }
+}
+
 /// Lines of text for people: the first column to the left, the others to the right.
 pub(super) fn columns(header: &[&str], rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
@@ -43,6 +74,21 @@ mod tests {
         assert_eq!(
             (figure(None, 1), figure(Some(2.25), 1)),
             ("-".into(), "2.2".into())
+        );
+    }
+
+    #[test]
+    fn tables_are_told_to_terminals_and_pages() {
+        let texts = |texts: [&str; 2]| texts.map(str::to_owned).to_vec();
+        let table = Table {
+            title: "Speed".into(),
+            header: texts(["test", "ms"]),
+            rows: vec![texts(["pp8", "10"])],
+        };
+        assert_eq!(table.text(), "Speed\ntest  ms\npp8   10");
+        assert_eq!(
+            table.markdown(),
+            "### Speed\n\n| test | ms |\n|---|---:|\n| pp8 | 10 |"
         );
     }
 }

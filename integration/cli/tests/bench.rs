@@ -146,6 +146,17 @@ fn every_row_has_the_figures_of_its_axis() {
         assert!((product - 1e3).abs() < 1e-6, "{row}");
         assert!(number(row, "attention_ms") > 0.0, "{row}");
         assert!(number(row, "memory_bytes_per_second") > 0.0, "{row}");
+        assert!(number(row, "first_token_ms") > 0.0, "{row}");
+        assert!(number(row, "cpu_seconds") > 0.0, "{row}");
+        assert!(
+            number(row, "pages_peak") >= number(row, "pages_held") / 2.0,
+            "{row}"
+        );
+        // The program alone has some, and a process that every side's model counts in would have more.
+        if cfg!(target_os = "linux") {
+            let peak = number(row, "peak_rss_bytes") / f64::from(1 << 20);
+            assert!((10.0..2000.0).contains(&peak), "{peak} MiB");
+        }
     }
     assert!(rows[0]["kv_bytes_per_step"].is_null());
     // Steps read 65 to 72 tokens in each of 4 heads, 16 keys and values of two bytes each.

@@ -63,7 +63,7 @@ fn peak(logits: &[f32]) -> (f32, u32) {
 pub struct Turns {
     /// Questions and answers one after the other.
     pub tokens: Vec<u32>,
-    /// The tokens of each answer. The first token of all has none before it that would say it, and is never scored.
+    /// The tokens of each answer.
     pub answers: Vec<Range<usize>>,
 }
 
@@ -71,7 +71,7 @@ impl Turns {
     /// Adds a question and its answer.
     pub fn push(&mut self, question: &[u32], answer: &[u32]) {
         self.tokens.extend_from_slice(question);
-        let start = self.tokens.len().max(1);
+        let start = self.tokens.len();
         self.tokens.extend_from_slice(answer);
         self.answers.push(start..self.tokens.len());
     }
@@ -82,9 +82,10 @@ impl Turns {
         &self.tokens[..self.tokens.len().saturating_sub(1)]
     }
 
-    /// For every answer, the rows of the logits that say its tokens, with the token that each should say.
+    /// For every answer, its tokens with the row of the logits that says each. Row 0 is what the text says before any of the tokens is read, and
+    /// row `i` stands behind the token `i - 1`.
     pub fn rows(&self) -> impl Iterator<Item = Vec<(usize, u32)>> {
-        let row = |at: usize| (at - 1, self.tokens[at]);
+        let row = |at: usize| (at, self.tokens[at]);
         self.answers
             .iter()
             .map(move |answer| answer.clone().map(row).collect())
@@ -125,13 +126,9 @@ mod tests {
         turns.push(&[14], &[15]);
         assert_eq!(turns.read(), [10, 11, 12, 13, 14]);
         let rows: Vec<_> = turns.rows().collect();
-        assert_eq!(rows, [vec![(1, 12), (2, 13)], vec![(4, 15)]]);
+        assert_eq!(rows, [vec![(2, 12), (3, 13)], vec![(5, 15)]]);
         let mut text = Turns::default();
-        text.push(&[], &[7, 8, 9]);
-        assert_eq!(
-            text.rows().next(),
-            Some(vec![(0, 8), (1, 9)]),
-            "nothing says the first"
-        );
+        text.push(&[], &[7, 8]);
+        assert_eq!(text.rows().next(), Some(vec![(0, 7), (1, 8)]));
     }
 }

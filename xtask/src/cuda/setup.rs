@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 
 use super::{link, make_executable, toolkit::Toolkit};
 use crate::{
-    pip::{self, Order, Pinned, Wheel},
+    pip::{self, Order, Pinned, Source, Wanted},
     process,
     progress::Progress,
     workspace::{Workspace, cannot_write, make_folder, write_if_different},
@@ -27,14 +27,14 @@ const INSIDE: &str = "nvidia/cu13/";
 const RECORD: &str = "headroom-made-from.txt";
 const CHUNK: usize = 1 << 20;
 
-const fn wheel(package: &'static str, name: &'static str, sha256: &'static str) -> Wheel {
-    Wheel {
-        package,
+const fn wheel(package: &'static str, name: &'static str, sha256: &'static str) -> Wanted {
+    Wanted {
+        from: package,
         file: Pinned { name, sha256 },
     }
 }
 
-const X86_64: [Wheel; 5] = [
+const X86_64: [Wanted; 5] = [
     wheel(
         "nvidia-cuda-nvcc==13.0.88",
         "nvidia_cuda_nvcc-13.0.88-py3-none-manylinux2014_x86_64.manylinux_2_17_x86_64.whl",
@@ -62,7 +62,7 @@ const X86_64: [Wheel; 5] = [
     ),
 ];
 
-const AARCH64: [Wheel; 5] = [
+const AARCH64: [Wanted; 5] = [
     wheel(
         "nvidia-cuda-nvcc==13.0.88",
         "nvidia_cuda_nvcc-13.0.88-py3-none-manylinux2014_aarch64.manylinux_2_17_aarch64.whl",
@@ -146,7 +146,7 @@ fn users_nvcc() -> Option<PathBuf> {
     value.map(PathBuf::from)
 }
 
-fn wheels(os: &str, arch: &str) -> Result<&'static [Wheel]> {
+fn wheels(os: &str, arch: &str) -> Result<&'static [Wanted]> {
     match (os, arch) {
         ("linux", "x86_64") => Ok(&X86_64),
         ("linux", "aarch64") => Ok(&AARCH64),
@@ -157,24 +157,25 @@ fn wheels(os: &str, arch: &str) -> Result<&'static [Wheel]> {
     }
 }
 
-fn record(wheels: &[Wheel]) -> String {
+fn record(wheels: &[Wanted]) -> String {
     let lines = wheels
         .iter()
         .map(|wheel| format!("{} {}\n", wheel.file.sha256, wheel.file.name));
     lines.collect()
 }
 
-fn is_complete(folder: &Path, wheels: &[Wheel]) -> bool {
+fn is_complete(folder: &Path, wheels: &[Wanted]) -> bool {
     fs::read_to_string(folder.join(RECORD)).is_ok_and(|found| found == record(wheels))
 }
 
 /// Unpacks beside `folder` and renames, so that a killed set-up leaves nothing half done.
-fn install(workspace: &Workspace, wheels: &[Wheel], folder: &Path) -> Result<()> {
+fn install(workspace: &Workspace, wheels: &[Wanted], folder: &Path) -> Result<()> {
     let order = Order {
+        source: Source::Pip,
         label: "cuda",
         subject: "NVIDIA's compiler",
         contents: &format!("nvcc {RELEASE} and what it needs (104 MB)"),
-        wheels,
+        files: wheels,
         instead: &format!("set {VARIABLE}=/path/to/nvcc to use one that is installed"),
     };
     let files = pip::fetch(workspace, &order)?;
@@ -256,10 +257,10 @@ mod tests {
 
     #[test]
     fn every_wheel_is_pinned_for_both_machines() {
-        let packages = |wheels: &[Wheel]| -> Vec<_> { wheels.iter().map(|w| w.package).collect() };
+        let packages = |wheels: &[Wanted]| -> Vec<_> { wheels.iter().map(|w| w.from).collect() };
         assert_eq!(packages(&X86_64), packages(&AARCH64));
         for wheel in X86_64.iter().chain(&AARCH64) {
-            let (name, version) = wheel.package.split_once("==").unwrap();
+            let (name, version) = wheel.from.split_once("==").unwrap();
             let start = format!("{}-{version}-", name.replace('-', "_"));
             assert!(wheel.file.name.starts_with(&start), "{}", wheel.file.name);
             assert_eq!(wheel.file.sha256.len(), 64, "{}", wheel.file.name);

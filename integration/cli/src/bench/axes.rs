@@ -1,25 +1,21 @@
 //! Prompts and answers of chosen lengths: the axes of mistral.rs's own benchmark.
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
 use kv_core::Registry;
 use mistralrs_kv::{CacheConfig, EngineConfig, StartError};
-use serde::Serialize;
 
 use super::{
     at_least_one,
-    measure::{Load, Probe, Runs, Target, float, interleave, median},
+    figures::{Figures, Row, row},
+    measure::{Load, Probe, Target, interleave, median},
+    process::{self, Alone},
     save,
     side::{Side, label},
     write,
 };
-use crate::{
-    cache_args::make_room,
-    plot::{Line, Titles, lines},
-    run::out_of_range,
-    table::{columns, figure},
-};
+use crate::{cache_args::make_room, run::out_of_range};
 
 /// Memory that the bandwidth is measured on.
 const PROBE_BYTES: usize = 256 << 20;
@@ -72,37 +68,9 @@ pub(super) struct Axes {
     /// Write an SVG of the time that a token takes, over the depth, to this file.
     #[arg(long, value_name = "FILE", conflicts_with = "suite")]
     plot: Option<PathBuf>,
-}
-
-/// Figures of one prompt length, or of one depth.
-#[derive(Debug, Serialize)]
-struct Row {
-    /// The policy and its budget, or the stock engine.
-    policy: String,
-    /// `pp512`: reading a prompt; `tg128 @ d512`: generating at a depth.
-    test: String,
-    tokens_per_second: f64,
-    ms_per_token: f64,
-    /// Keys and values that a decode step reads.
-    kv_bytes_per_step: Option<f64>,
-    /// Attention of a decode step, or over a whole prompt.
-    attention_ms: Option<f64>,
-    /// Keys and values read per second of attention.
-    attention_bytes_per_second: Option<f64>,
-    /// How fast this machine reads memory, measured before and after.
-    memory_bytes_per_second: f64,
-    /// The share of that which attention reached.
-    share: Option<f64>,
-}
-
-/// What a file gets.
-#[derive(Debug, Serialize)]
-struct Figures<'a> {
-    model: &'a str,
-    threads: usize,
-    simd: String,
-    iterations: usize,
-    rows: Vec<Row>,
+    /// Measure the memory of one row by itself, and print that.
+    #[arg(long, value_name = "ROW", hide = true)]
+    alone: Option<usize>,
 }
 
 impl Axes {
@@ -127,11 +95,15 @@ impl Axes {
         json: Option<&Path>,
     ) -> Result<()> {
         make_room(&mut config, self.longest());
+        let sides = self.sides(&config, registry)?;
+        let loads = self.loads();
+        if let Some(row) = self.alone {
+            return measure_alone(&config, &sides, &loads, row).await;
+        }
         if let Some(path) = &self.plot {
             // Not when all has been measured.
             write(path, "")?;
         }
-        let sides = self.sides(&config, registry)?;
         let mut targets = Vec::with_capacity(sides.len());
         for cache in &sides {
             let config = EngineConfig {
@@ -143,7 +115,6 @@ impl Axes {
             targets.push((label(cache.as_ref()), target));
         }
         let say = |text: &str| eprintln!("bench: {text}");
-        let loads = self.loads();
         // All sides of one length after each other, so that they are compared under the same conditions.
         let all: Vec<(&Target, Load)> = loads
             .iter()
@@ -167,12 +138,18 @@ impl Axes {
             let sides = targets.iter().zip(runs);
             sides.map(|((policy, _), runs)| row(policy, test, *load, runs, memory))
         });
+        let mut rows: Vec<Row> = rows.collect();
+        let count = rows.len();
+        for (index, row) in rows.iter_mut().enumerate() {
+            say(&format!("memory, {} of {count}", index + 1));
+            row.peak_rss_bytes = process::alone(index)?.peak_rss_bytes;
+        }
         let figures = Figures {
             model,
             threads: probe.threads(),
             simd: attention_kernels::simd_level().to_string(),
             iterations: self.iterations,
-            rows: rows.collect(),
+            rows,
         };
         println!("{}", figures.text());
         if let Some(path) = &self.plot {
@@ -248,101 +225,24 @@ impl Axes {
     }
 }
 
-fn row(policy: &str, test: &str, load: Load, runs: &Runs, memory: f64) -> Row {
-    let is_decode = load.steps > 0;
-    let seconds = if is_decode {
-        runs.median(|timing| timing.step)
-    } else {
-        runs.median(|timing| timing.prefill) / float(load.prompt)
+/// Measures the memory of one row and prints it, for the process that started this one.
+async fn measure_alone(
+    config: &EngineConfig,
+    sides: &[Option<CacheConfig>],
+    loads: &[(String, Load)],
+    row: usize,
+) -> Result<()> {
+    let (_, load) = loads
+        .get(row / sides.len())
+        .with_context(|| format!("there is no row {row}"))?;
+    let config = EngineConfig {
+        cache: sides[row % sides.len()].clone(),
+        ..config.clone()
     };
-    let attention = runs.cache(|cache| {
-        if is_decode {
-            cache.attend
-        } else {
-            cache.attend_prompt
-        }
-    });
-    // On a device nothing is timed.
-    let attention = attention.filter(|&seconds| seconds > 0.0);
-    let bytes = runs.cache(|cache| cache.step_bytes()).filter(|_| is_decode);
-    let speed = bytes.zip(attention).map(|(bytes, seconds)| bytes / seconds);
-    Row {
-        policy: policy.to_owned(),
-        test: test.to_owned(),
-        tokens_per_second: 1.0 / seconds,
-        ms_per_token: seconds * 1e3,
-        kv_bytes_per_step: bytes,
-        attention_ms: attention.map(|seconds| seconds * 1e3),
-        attention_bytes_per_second: speed,
-        memory_bytes_per_second: memory,
-        share: speed.map(|speed| speed / memory),
-    }
-}
-
-impl Figures<'_> {
-    fn text(&self) -> String {
-        let header = [
-            "policy",
-            "test",
-            "tokens/s",
-            "ms/token",
-            "K/V MiB/step",
-            "attention ms",
-            "GB/s",
-            "memory GB/s",
-            "share",
-        ];
-        let rows = self.rows.iter().map(|row| {
-            vec![
-                row.policy.clone(),
-                row.test.clone(),
-                figure(Some(row.tokens_per_second), 1),
-                figure(Some(row.ms_per_token), 3),
-                figure(
-                    row.kv_bytes_per_step
-                        .map(|bytes| bytes / f64::from(1 << 20)),
-                    2,
-                ),
-                figure(row.attention_ms, 3),
-                figure(row.attention_bytes_per_second.map(|speed| speed / 1e9), 1),
-                figure(Some(row.memory_bytes_per_second / 1e9), 1),
-                row.share
-                    .map_or_else(|| "-".into(), |share| format!("{:.0} %", 100.0 * share)),
-            ]
-        });
-        let rows: Vec<Vec<String>> = rows.collect();
-        format!(
-            "{}: {} threads, {}; medians of {}\n{}",
-            self.model,
-            self.threads,
-            self.simd,
-            self.iterations,
-            columns(&header, &rows)
-        )
-    }
-
-    /// What a token takes at each depth: a line for each policy.
-    fn plot<'a>(
-        &self,
-        policies: impl Iterator<Item = &'a str>,
-        loads: &[(String, Load)],
-    ) -> Result<String> {
-        let title = format!("{}: time for a token", self.model);
-        let titles = Titles {
-            title: &title,
-            x: "tokens before it",
-            y: "milliseconds",
-        };
-        let of_policy = policies.map(|policy| {
-            let rows = self.rows.iter().filter(|row| row.policy == policy);
-            let points = rows.zip(loads).filter(|(_, (_, load))| load.steps > 0);
-            Line {
-                name: policy.to_owned(),
-                points: points
-                    .map(|(row, (_, load))| (float(load.prompt), row.ms_per_token))
-                    .collect(),
-            }
-        });
-        lines(titles, &of_policy.collect::<Vec<_>>())
-    }
+    let target = Target::start(&config).await?;
+    process::forget_peak();
+    target.time(*load).await?;
+    let peak_rss_bytes = process::peak_rss();
+    println!("{}", serde_json::to_string(&Alone { peak_rss_bytes })?);
+    Ok(())
 }

@@ -6,9 +6,10 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use attention_kernels::read_bandwidth;
+use cpu_time::ProcessTime;
 use mistralrs_kv::{Engine, EngineConfig, KernelCalls, Prompt, Request, Stats};
 
-use super::random::Numbers;
+use super::{process::cpu_seconds, random::Numbers};
 
 /// How long the engine may take to give pages back.
 const CLEAN_UP: Duration = Duration::from_secs(30);
@@ -38,6 +39,8 @@ pub(super) struct Timing {
     pub(super) prefill: f64,
     /// A decode step: the median.
     pub(super) step: f64,
+    /// Of all processors, for the whole request.
+    pub(super) cpu: f64,
     /// What the runtime did of it; none without a policy.
     pub(super) cache: Option<CacheTiming>,
 }
@@ -65,7 +68,8 @@ pub(super) struct CacheTiming {
     pub(super) token_bytes: usize,
     /// Tokens held by all heads at the end, in bytes.
     pub(super) kept_bytes: usize,
-    /// Pages held at the end, in bytes.
+    /// Pages held at the end, and their bytes.
+    pub(super) pages: usize,
     pub(super) page_bytes: usize,
     /// Most pages ever held at once, when the prompt had been read.
     pub(super) prompt_peak: usize,
@@ -151,7 +155,9 @@ impl Target {
                 Ok(logits.clone())
             });
         let start = self.stamp();
+        let processors = ProcessTime::now();
         self.engine.generate(request).await?;
+        let cpu = cpu_seconds(processors);
         self.wait();
         let mut stamps =
             std::mem::take(&mut *stamps.lock().unwrap_or_else(PoisonError::into_inner));
@@ -170,6 +176,7 @@ impl Target {
         Ok(Timing {
             prefill: first.as_secs_f64(),
             step: median(steps.map(|step| step.as_secs_f64()).collect()),
+            cpu,
             cache: self.cache_timing(load, &start, &stamps),
         })
     }
@@ -224,6 +231,7 @@ impl Target {
             tokens: read.iter().sum::<f64>() / float(read.len().max(1)),
             token_bytes: last.token_bytes,
             kept_bytes: held * last.token_bytes,
+            pages: last.pool.held,
             page_bytes: last.pool.held * last.page_bytes,
             prompt_peak: first.pool.peak,
             prompt_full: geometry.full_pages(load.prompt),

@@ -1,7 +1,9 @@
 //! `mistralrs-kv bench`: how fast a model reads and writes under a policy, and whether the project's goals for speed hold.
 mod axes;
+mod figures;
 mod goals;
 mod measure;
+mod process;
 mod random;
 mod side;
 

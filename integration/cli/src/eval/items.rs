@@ -143,7 +143,11 @@ impl Plan {
     }
 }
 
-/// A pass key is asked for both ways, since they rank methods differently, and an instruction with and without being pinned.
+/// Of several questions about one text, how many are also asked by themselves.
+const ALONE: usize = 2;
+
+/// A pass key is asked for both ways, since they rank methods differently, an instruction with and without being pinned, and of many keys the first
+/// few by themselves too, where no earlier answer helps.
 fn asked_in(task: Task, item: Item) -> Vec<Asked> {
     let with = |question| Asked {
         item: item.clone(),
@@ -152,6 +156,21 @@ fn asked_in(task: Task, item: Item) -> Vec<Asked> {
     };
     match task {
         Task::Passkey => vec![with(Question::Outside), with(Question::Inside)],
+        Task::MultiKey => {
+            let alone = item.turns.iter().enumerate().take(ALONE);
+            let alone = alone.map(|(index, turn)| Asked {
+                item: Item {
+                    name: format!("{}, question {}", item.name, index + 1),
+                    turns: vec![turn.clone()],
+                    ..item.clone()
+                },
+                question: Question::Alone,
+                tokens: None,
+            });
+            std::iter::once(with(Question::Outside))
+                .chain(alone)
+                .collect()
+        }
         Task::Instruction => vec![with(Question::Outside), with(Question::Pinned)],
         _ => vec![with(Question::Outside)],
     }

@@ -5,6 +5,7 @@ mod items;
 mod record;
 mod run;
 mod summary;
+mod tables;
 
 use std::{
     fs,
@@ -21,15 +22,20 @@ use serde::Serialize;
 use crate::{
     cache_args::{ModelArgs, make_room},
     run::out_of_range,
+    table::Table,
 };
 use items::{Plan, Task};
 use record::Records;
+
+/// So many tasks are printed one by one.
+const FEW: usize = 4;
 
 #[derive(Debug, Args)]
 pub(crate) struct Eval {
     #[command(flatten)]
     model: ModelArgs,
-    /// Which policies, besides the full cache and the baselines `random` and `recency`: names with commas, or `all`.
+    /// Which policies, besides the full cache and the baselines `random` and `recency`: names with commas, or `all`. Fields may follow a name:
+    /// `tova:decode=append`.
     #[arg(
         long,
         value_name = "NAME",
@@ -57,7 +63,7 @@ pub(crate) struct Eval {
     )]
     lengths: Vec<usize>,
     /// Items of each task and length.
-    #[arg(long, value_name = "N", default_value_t = 5)]
+    #[arg(long, value_name = "N", default_value_t = 4)]
     trials: usize,
     /// Read the beginning of this text, compress it and go on with what follows.
     #[arg(long, value_name = "FILE")]
@@ -174,7 +180,7 @@ impl Eval {
 
     fn options(&self, config: &EngineConfig, plan: &Plan) -> Result<Options, StartError> {
         Ok(Options {
-            version: 1,
+            version: 2,
             model: self.model.name()?,
             budgets: self.budgets.clone(),
             lengths: self.lengths.clone(),
@@ -214,7 +220,17 @@ impl Eval {
         write(&self.out.join("summary.csv"), &summary::csv(&rows))?;
         let page = html::page(&self.model.name()?, &rows, records)?;
         write(&self.out.join("index.html"), &page)?;
-        println!("{}", summary::text(&rows));
+        let (budgets, tasks) = (tables::overview(&rows), tables::details(&rows));
+        let all: Vec<String> = budgets.iter().chain(&tasks).map(Table::markdown).collect();
+        write(&self.out.join("summary.md"), &(all.join("\n\n") + "\n"))?;
+        // Of many tasks the overview is long enough for a terminal.
+        let tasks = if tasks.len() > FEW { &[] } else { &tasks[..] };
+        let all: Vec<String> = tasks.iter().chain(&budgets).map(Table::text).collect();
+        println!("{}", all.join("\n\n"));
+        println!(
+            "\nAnswers given as shares; the text's perplexity. All figures and plots: {}",
+            self.out.join("index.html").display()
+        );
         Ok(())
     }
 }

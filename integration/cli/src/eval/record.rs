@@ -19,6 +19,17 @@ pub(super) struct CacheName {
     pub(super) policy: String,
     /// The budget asked for; what was held is measured.
     pub(super) budget: String,
+    /// A baseline that was given as many bytes as this policy held under that budget.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) bytes_of: Option<String>,
+    /// Which of several draws, of a policy that draws at random.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub(super) draw: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+const fn is_first(draw: &u64) -> bool {
+    *draw == 0
 }
 
 impl CacheName {
@@ -27,6 +38,31 @@ impl CacheName {
         Self {
             policy: FULL.into(),
             budget: "full".into(),
+            bytes_of: None,
+            draw: 0,
+        }
+    }
+
+    /// A baseline under the same budget.
+    pub(super) fn baseline(&self, policy: &str) -> Self {
+        Self {
+            policy: policy.into(),
+            budget: self.budget.clone(),
+            bytes_of: None,
+            draw: 0,
+        }
+    }
+
+    /// Whether it stands where one picture for each policy and budget is wanted.
+    pub(super) const fn is_main(&self) -> bool {
+        self.bytes_of.is_none() && self.draw == 0
+    }
+
+    /// For people: the policy, and whose bytes it got.
+    pub(super) fn title(&self) -> String {
+        match &self.bytes_of {
+            None => self.policy.clone(),
+            Some(other) => format!("{}, bytes of {other}", self.policy),
         }
     }
 }
@@ -35,8 +71,10 @@ impl CacheName {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Question {
-    /// Behind what is compressed: the method does not know it.
+    /// Behind what is compressed: the method does not know it. Where there are several, one after the other.
     Outside,
+    /// As that, where each of several questions stands there by itself.
+    Alone,
     /// In what is compressed, at its end.
     Inside,
     /// Behind what is compressed, of which the instruction at the beginning is pinned.
@@ -48,6 +86,7 @@ impl Question {
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Outside => "outside",
+            Self::Alone => "alone",
             Self::Inside => "inside",
             Self::Pinned => "pinned",
         }
@@ -57,6 +96,7 @@ impl Question {
     pub(super) const fn title(self) -> &'static str {
         match self {
             Self::Outside => "question behind what is compressed",
+            Self::Alone => "each question by itself behind what is compressed",
             Self::Inside => "question in what is compressed",
             Self::Pinned => "question behind, the rule pinned",
         }
@@ -99,6 +139,8 @@ pub(super) struct Record {
     /// The same in bytes.
     pub(super) held_bytes: usize,
     pub(super) full_bytes: usize,
+    /// Both when the text had been compressed and one token read behind it, where much is read behind it.
+    pub(super) text_bytes: Option<(usize, usize)>,
     /// Whether all tokens of an answer were the most likely ones, for each answer.
     pub(super) exact: Vec<bool>,
     /// Of each scored token, its negative log-likelihood in nats.
@@ -116,6 +158,8 @@ pub(super) struct Record {
 pub(super) struct Records {
     known: BTreeMap<Key, Record>,
     file: File,
+    /// What the results are of, and where that is written before the first of them.
+    options: Option<(PathBuf, String)>,
 }
 
 impl Records {
@@ -124,7 +168,7 @@ impl Records {
         fs::create_dir_all(folder).map_err(|error| refused(folder, &error))?;
         let options = serde_json::to_string_pretty(options)?;
         let settings = folder.join("options.json");
-        match fs::read_to_string(&settings) {
+        let options = match fs::read_to_string(&settings) {
             Ok(before) if before != options => {
                 let reason = "holds results of other options: name another folder, or remove it";
                 return Err(StartError::File {
@@ -133,9 +177,9 @@ impl Records {
                 }
                 .into());
             }
-            Ok(_) => (),
-            Err(_) => fs::write(&settings, options).map_err(|error| refused(&settings, &error))?,
-        }
+            Ok(_) => None,
+            Err(_) => Some((settings, options)),
+        };
         let path = folder.join("results.jsonl");
         let mut known = BTreeMap::new();
         if let Ok(file) = File::open(&path) {
@@ -151,6 +195,7 @@ impl Records {
         Ok(Self {
             known,
             file: file.map_err(|error| refused(&path, &error))?,
+            options,
         })
     }
 
@@ -163,6 +208,9 @@ impl Records {
     }
 
     pub(super) fn add(&mut self, record: Record) -> Result<()> {
+        if let Some((path, options)) = self.options.take() {
+            fs::write(&path, options).map_err(|error| refused(&path, &error))?;
+        }
         let mut line = serde_json::to_string(&record)?;
         line.push('\n');
         self.file
@@ -203,7 +251,12 @@ pub(super) mod tests {
                 task: "passkey".into(),
                 item: item.into(),
                 question: Question::Outside,
-                cache: CacheName { policy, budget },
+                cache: CacheName {
+                    policy,
+                    budget,
+                    bytes_of: None,
+                    draw: 0,
+                },
             },
             depth: Some(0.5),
             text_tokens: 100,
@@ -212,6 +265,7 @@ pub(super) mod tests {
             pages_full: 20,
             held_bytes: 50,
             full_bytes: 200,
+            text_bytes: None,
             exact: vec![exact],
             nll: vec![0.5, 1.5],
             divergence: vec![0.0, 0.25],

@@ -3,6 +3,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use candle_core::DType;
+use kv_core::{Budget, SequenceReport};
 use kv_eval::{
     score::{Said, Turns, divergence, say, top},
     tasks::Item,
@@ -10,9 +11,9 @@ use kv_eval::{
 use mistralrs_kv::{RequestCache, Study};
 
 use super::{
-    caches::Candidate,
+    caches::{BASELINES, Candidate, matched},
     items::Asked,
-    record::{Key, Question, Record, Records},
+    record::{CacheName, Key, Question, Record, Records},
 };
 
 /// A text and its turns in tokens.
@@ -37,19 +38,11 @@ pub(super) async fn run(
     records: &mut Records,
 ) -> Result<()> {
     let clock = Clock::start(items.len());
+    let geometry = study.caches()[0].geometry();
+    let block = geometry.context("the pool is open")?.block;
+    let mut read: Option<(Vec<u32>, Vec<f32>)> = None;
     for (index, asked) in items.iter().enumerate() {
-        let key = |candidate: &Candidate| Key {
-            task: asked.item.task.clone(),
-            item: asked.item.name.clone(),
-            question: asked.question,
-            cache: candidate.name.clone(),
-        };
-        let full = records.get(&key(&candidates[0]));
-        let hopeless = full.is_some_and(|full| !is_worth_it(full));
-        let open = candidates
-            .iter()
-            .any(|candidate| records.get(&key(candidate)).is_none());
-        if !open || hopeless {
+        if is_done(candidates, asked, block, records) {
             continue;
         }
         clock.say(index, asked);
@@ -59,33 +52,52 @@ pub(super) async fn run(
             eprintln!("eval: left out: it has {tokens} tokens, and the model was built for {most}");
             continue;
         }
-        study.read(prepared.text.clone()).await?;
-        let mut full = Vec::new();
-        for (cache, candidate) in candidates.iter().enumerate() {
-            let key = key(candidate);
-            if cache > 0 && records.get(&key).is_some() {
-                continue;
-            }
-            let what = format!(
-                "{} at {} on {} ({})",
-                key.cache.policy, key.cache.budget, key.task, key.item
-            );
-            let (record, rows) = measure(study, cache, key, asked, &prepared, &full)
-                .await
-                .with_context(|| what)?;
-            if cache == 0 {
-                full = rows;
-            }
-            let hopeless = cache == 0 && !is_worth_it(&record);
-            if records.get(&record.key).is_none() {
-                records.add(record)?;
-            }
-            if hopeless {
-                break;
-            }
-        }
+        // Several questions in a row may be about one text.
+        let before = match read {
+            Some((text, before)) if text == prepared.text => before,
+            _ => study
+                .read(prepared.text.clone())
+                .await?
+                .to_dtype(DType::F32)?
+                .to_vec1()?,
+        };
+        let mut desk = Desk {
+            study: &mut *study,
+            asked,
+            prepared: &prepared,
+            before: &before,
+            block,
+            full: Vec::new(),
+        };
+        desk.all(candidates, records).await?;
+        read = Some((prepared.text, before));
     }
     Ok(())
+}
+
+fn key(asked: &Asked, cache: CacheName) -> Key {
+    Key {
+        task: asked.item.task.clone(),
+        item: asked.item.name.clone(),
+        question: asked.question,
+        cache,
+    }
+}
+
+/// Whether all of an item's records are there: those of every cache, and of the baselines with its bytes, or that of a full cache that fails.
+fn is_done(candidates: &[Candidate], asked: &Asked, block: usize, records: &Records) -> bool {
+    let known = |name: &CacheName| records.get(&key(asked, name.clone()));
+    if known(&candidates[0].name).is_some_and(|full| !is_worth_it(full)) {
+        return true;
+    }
+    candidates.iter().all(|candidate| {
+        known(&candidate.name).is_some_and(|record| {
+            let same_budget = known(&candidate.name.baseline(BASELINES[0]));
+            let matched = same_budget.map(|other| matched(record, other, block));
+            let mut names = matched.into_iter().flatten();
+            names.all(|(name, _)| known(&name).is_some())
+        })
+    })
 }
 
 /// Whether the full cache gives an answer, or there is none to give.
@@ -132,66 +144,181 @@ async fn prepare(study: &Study, asked: &Asked) -> Result<Prepared> {
     })
 }
 
-/// One cache; also the logits, for others to be compared with.
-async fn measure(
-    study: &mut Study,
-    cache: usize,
-    key: Key,
-    asked: &Asked,
-    prepared: &Prepared,
-    full: &[Vec<f32>],
-) -> Result<(Record, Vec<Vec<f32>>)> {
-    let gone_on = study
-        .go_on_under(cache, &prepared.request, prepared.turns.read())
-        .await?;
-    let rows: Vec<Vec<f32>> = gone_on.logits.to_dtype(DType::F32)?.to_vec2()?;
-    let full = if full.is_empty() { &rows } else { full };
-    let answers: Vec<Vec<(usize, u32)>> = prepared.turns.rows().collect();
-    let said: Vec<Vec<Said>> = answers
-        .iter()
-        .map(|answer| {
-            answer
+/// One item, and what is known of it while caches take their turns.
+struct Desk<'a> {
+    study: &'a mut Study,
+    asked: &'a Asked,
+    prepared: &'a Prepared,
+    /// The logits behind the text's last token, `[V]`.
+    before: &'a [f32],
+    /// Tokens of a page.
+    block: usize,
+    /// The full cache's logits.
+    full: Vec<Vec<f32>>,
+}
+
+impl Desk<'_> {
+    /// Every cache that has no record yet; the full cache in any case, for others to be compared with.
+    async fn all(&mut self, candidates: &[Candidate], records: &mut Records) -> Result<()> {
+        for (cache, candidate) in candidates.iter().enumerate() {
+            let key = key(self.asked, candidate.name.clone());
+            if cache == 0 || records.get(&key).is_none() {
+                let record = self
+                    .measure(cache, key.clone(), self.prepared.request)
+                    .await?;
+                let hopeless = cache == 0 && !is_worth_it(&record);
+                if records.get(&key).is_none() {
+                    records.add(record)?;
+                }
+                if hopeless {
+                    return Ok(());
+                }
+            }
+            self.baselines(candidates, &key, records).await?;
+        }
+        Ok(())
+    }
+
+    /// The baselines with the bytes of a cache, where those of its budget held others.
+    async fn baselines(
+        &mut self,
+        candidates: &[Candidate],
+        of: &Key,
+        records: &mut Records,
+    ) -> Result<()> {
+        let same_budget = key(self.asked, of.cache.baseline(BASELINES[0]));
+        let (Some(record), Some(same_budget)) = (records.get(of), records.get(&same_budget)) else {
+            return Ok(());
+        };
+        for (name, tokens) in matched(record, same_budget, self.block) {
+            let key = key(self.asked, name);
+            let place = candidates
                 .iter()
-                .map(|&(row, token)| say(&rows[row], token))
-                .collect()
-        })
-        .collect();
-    let exact = said.iter().zip(&answers).map(|(said, answer)| {
-        let pairs = said.iter().zip(answer);
-        pairs.clone().all(|(said, &(_, token))| said.top == token)
-    });
-    let exact = exact.collect();
-    let said: Vec<Said> = said.into_iter().flatten().collect();
-    let scored = || answers.iter().flatten().map(|&(row, _)| row);
-    let geometry = study.caches()[cache].geometry();
-    let page_bytes = geometry.context("the pool is open")?.page_bytes();
-    let report = gone_on.report;
-    let record = Record {
-        depth: asked.item.depth,
-        text_tokens: prepared.text.len(),
-        cached_tokens: report.cached_tokens,
-        pages_held: report.pages_held,
-        pages_full: report.pages_full,
-        held_bytes: report.pages_held * page_bytes,
-        full_bytes: report.pages_full * page_bytes,
-        // A text has no right answer.
-        exact: if asked.tokens.is_some() {
-            Vec::new()
+                .position(|candidate| candidate.name.policy == key.cache.policy);
+            let Some(cache) = place.filter(|_| records.get(&key).is_none()) else {
+                continue;
+            };
+            let request = RequestCache {
+                budget: Some(Budget::Tokens(tokens)),
+                ..self.prepared.request
+            };
+            let record = self.measure(cache, key, request).await?;
+            records.add(record)?;
+        }
+        Ok(())
+    }
+
+    async fn measure(&mut self, cache: usize, key: Key, request: RequestCache) -> Result<Record> {
+        let what = format!(
+            "{} at {} on {} ({})",
+            key.cache.title(),
+            key.cache.budget,
+            key.task,
+            key.item
+        );
+        self.ask(cache, key, request).await.with_context(|| what)
+    }
+
+    async fn ask(&mut self, cache: usize, key: Key, request: RequestCache) -> Result<Record> {
+        let turns = &self.prepared.turns;
+        let is_text = self.asked.tokens.is_some();
+        let page_bytes = {
+            let geometry = self.study.caches()[cache].geometry();
+            geometry.context("the pool is open")?.page_bytes()
+        };
+        let bytes = |report: &SequenceReport| {
+            let pages = [report.pages_held, report.pages_full];
+            pages.map(|pages| pages * page_bytes)
+        };
+        let text_bytes = if is_text {
+            let first = &turns.tokens[..1];
+            let gone_on = self.study.go_on_under(cache, &request, first).await?;
+            Some(bytes(&gone_on.report).into())
         } else {
-            exact
-        },
-        nll: said.iter().map(|said| said.nll).collect(),
-        divergence: scored()
-            .map(|row| divergence(&full[row], &rows[row]))
+            None
+        };
+        let gone_on = self
+            .study
+            .go_on_under(cache, &request, turns.read())
+            .await?;
+        let mut rows = vec![self.before.to_vec()];
+        rows.extend(gone_on.logits.to_dtype(DType::F32)?.to_vec2()?);
+        if self.full.is_empty() {
+            self.full.clone_from(&rows);
+        }
+        let Scores {
+            exact,
+            nll,
+            divergence,
+            agrees,
+        } = scores(turns, &self.full, &rows);
+        let [held_bytes, full_bytes] = bytes(&gone_on.report);
+        let SequenceReport {
+            cached_tokens,
+            pages_held,
+            pages_full,
+            kept,
+            ..
+        } = gone_on.report;
+        Ok(Record {
+            depth: self.asked.item.depth,
+            text_tokens: self.prepared.text.len(),
+            cached_tokens,
+            pages_held,
+            pages_full,
+            held_bytes,
+            full_bytes,
+            text_bytes,
+            // A text has no right answer.
+            exact: if is_text { Vec::new() } else { exact },
+            nll,
+            divergence,
+            agrees,
+            kept,
+            key,
+        })
+    }
+}
+
+/// What logits say of answers.
+struct Scores {
+    /// Of each answer, whether all its tokens are the most likely ones.
+    exact: Vec<bool>,
+    /// Of each token of an answer, its negative log-likelihood, and both comparisons with the full cache.
+    nll: Vec<f64>,
+    divergence: Vec<f64>,
+    agrees: Vec<bool>,
+}
+
+/// Scores rows of logits, `[1 + T, V]`, beside those of the full cache.
+fn scores(turns: &Turns, full: &[Vec<f32>], rows: &[Vec<f32>]) -> Scores {
+    let answers: Vec<Vec<(usize, u32)>> = turns.rows().collect();
+    let said = |&(row, token): &(usize, u32)| (row, token, say(&rows[row], token));
+    let said: Vec<Vec<(usize, u32, Said)>> = answers
+        .iter()
+        .map(|answer| answer.iter().map(said).collect())
+        .collect();
+    let exact = said
+        .iter()
+        .map(|answer| answer.iter().all(|(_, token, said)| said.top == *token));
+    let exact = exact.collect();
+    let all: Vec<(usize, Said)> = said
+        .into_iter()
+        .flatten()
+        .map(|(row, _, said)| (row, said))
+        .collect();
+    Scores {
+        exact,
+        nll: all.iter().map(|(_, said)| said.nll).collect(),
+        divergence: all
+            .iter()
+            .map(|&(row, _)| divergence(&full[row], &rows[row]))
             .collect(),
-        agrees: scored()
-            .zip(&said)
-            .map(|(row, said)| top(&full[row]) == said.top)
+        agrees: all
+            .iter()
+            .map(|&(row, said)| top(&full[row]) == said.top)
             .collect(),
-        kept: report.kept,
-        key,
-    };
-    Ok((record, rows))
+    }
 }
 
 /// Says how far it is, and about how long it takes.

@@ -1,5 +1,5 @@
 //! Many figures in one row for each task and cache.
-use std::collections::BTreeMap;
+use std::{cmp::Ordering, collections::BTreeMap};
 
 use kv_eval::stats::{Estimate, mean, share};
 use serde::Serialize;
@@ -8,8 +8,6 @@ use super::{
     caches::FULL,
     record::{CacheName, Key, Question, Record, Records},
 };
-use crate::table::columns;
-
 /// Neighbouring tokens that are drawn together where a mean's uncertainty is estimated.
 const BLOCK: usize = 32;
 const SEED: u64 = 1;
@@ -24,6 +22,9 @@ pub(super) struct Row {
     /// Bytes of pages held, and that the full cache holds, as means over the items.
     pub(super) held_bytes: f64,
     pub(super) full_bytes: f64,
+    /// The same when the text had been compressed and little had been read behind it; of tasks in which much is read behind.
+    pub(super) text_held_bytes: Option<f64>,
+    pub(super) text_full_bytes: Option<f64>,
     /// Answers that count: those that the full cache gives.
     pub(super) answers: usize,
     /// The share of them that are given, with 95 % confidence.
@@ -37,10 +38,53 @@ pub(super) struct Row {
 }
 
 impl Row {
+    /// Bytes held and the full cache's: of the text where both are known, otherwise at the end.
+    pub(super) fn bytes(&self) -> (f64, f64) {
+        let text = self.text_held_bytes.zip(self.text_full_bytes);
+        text.unwrap_or((self.held_bytes, self.full_bytes))
+    }
+
     /// Bytes held as a share of the full cache's.
     pub(super) fn held(&self) -> f64 {
-        self.held_bytes / self.full_bytes.max(1.0)
+        let (held, full) = self.bytes();
+        held / full.max(1.0)
     }
+
+    /// Whether it is of a text that is gone on with, not of answers.
+    pub(super) const fn is_text(&self) -> bool {
+        self.perplexity.is_some()
+    }
+
+    /// What counts: the share of answers given, or the perplexity.
+    pub(super) const fn quality(&self) -> Option<Estimate> {
+        match self.perplexity {
+            None => self.score,
+            perplexity => perplexity,
+        }
+    }
+
+    /// The less, the better.
+    pub(super) fn loss(&self) -> f64 {
+        let quality = self.quality().map_or(0.0, |quality| quality.value);
+        if self.is_text() { quality } else { -quality }
+    }
+
+    /// The task, and how it is asked.
+    pub(super) fn group(&self) -> (&str, Question) {
+        (&self.task, self.question)
+    }
+}
+
+/// Where a budget stands among others: the largest first.
+pub(super) fn by_size(a: &str, b: &str) -> Ordering {
+    let size = |budget: &str| {
+        let number: String = budget
+            .chars()
+            .take_while(|letter| letter.is_ascii_digit() || *letter == '.')
+            .collect();
+        number.parse().unwrap_or(f64::INFINITY)
+    };
+    size(b).total_cmp(&size(a)).then_with(|| a.cmp(b))
 }
 
 /// A row for each task, way of asking and cache.
@@ -54,7 +98,7 @@ pub(super) fn rows(records: &Records) -> Vec<Row> {
             ..
         } = record.key.clone();
         groups
-            .entry((task, question, cache))
+            .entry((task, question, CacheName { draw: 0, ..cache }))
             .or_default()
             .push(record);
     }
@@ -64,18 +108,14 @@ pub(super) fn rows(records: &Records) -> Vec<Row> {
             row(records, task, question, cache, &of_group)
         });
     let mut rows: Vec<Row> = rows.collect();
-    // The best first, the full cache on top.
-    let better = |row: &Row| match (&row.score, &row.perplexity) {
-        (Some(score), _) => -score.value,
-        (_, Some(perplexity)) => perplexity.value,
-        _ => 0.0,
-    };
+    // The full cache on top; then from the largest budget to the smallest, and of each the best first.
     rows.sort_by(|a, b| {
-        let place = |row: &Row| (row.task.clone(), row.question, row.cache.policy != FULL);
-        place(a)
-            .cmp(&place(b))
-            .then(b.cache.budget.cmp(&a.cache.budget))
-            .then(better(a).total_cmp(&better(b)))
+        let place = |row: &Row| row.cache.policy != FULL;
+        a.group()
+            .cmp(&b.group())
+            .then(place(a).cmp(&place(b)))
+            .then_with(|| by_size(&a.cache.budget, &b.cache.budget))
+            .then(a.loss().total_cmp(&b.loss()))
     });
     rows
 }
@@ -90,6 +130,7 @@ fn row(
     let (mut given, mut answers) = (0, 0);
     let (mut nll, mut divergence, mut agrees) = (Vec::new(), Vec::new(), Vec::new());
     let (mut held, mut full_bytes, mut items) = (0, 0, 0_u32);
+    let mut of_text = Some((0, 0));
     let is_text = of_group.iter().all(|record| record.exact.is_empty());
     for record in of_group {
         let full = records.get(&record.key.of_full())?;
@@ -104,6 +145,9 @@ fn row(
         items += 1;
         held += record.held_bytes;
         full_bytes += record.full_bytes;
+        of_text = of_text
+            .zip(record.text_bytes)
+            .map(|(sum, bytes)| (sum.0 + bytes.0, sum.1 + bytes.1));
         answers += counted.len();
         given += counted.iter().filter(|given| **given).count();
         nll.extend_from_slice(&record.nll);
@@ -125,6 +169,8 @@ fn row(
         cache,
         held_bytes: average(held),
         full_bytes: average(full_bytes),
+        text_held_bytes: of_text.map(|sum| average(sum.0)),
+        text_full_bytes: of_text.map(|sum| average(sum.1)),
         answers,
         score: share(given, answers),
         perplexity: mean(&nll, BLOCK, SEED)
@@ -140,66 +186,10 @@ fn float(count: usize) -> f64 {
     count as f64
 }
 
-/// Tables for people, one for each task and way of asking.
-pub(super) fn text(rows: &[Row]) -> String {
-    let mut tables = Vec::new();
-    for group in rows.chunk_by(|a, b| (&a.task, a.question) == (&b.task, b.question)) {
-        let question = group[0].question.title();
-        let title = if group[0].perplexity.is_some() {
-            group[0].task.clone()
-        } else {
-            let answers = group.iter().map(|row| row.answers).max().unwrap_or(0);
-            format!(
-                "{}, {question}: {answers} answers that the full cache gives",
-                group[0].task
-            )
-        };
-        let figure = |figure: Option<Estimate>, decimals: usize| {
-            figure.map_or_else(
-                || "-".to_owned(),
-                |Estimate { value, low, high }| {
-                    format!("{value:.decimals$} ({low:.decimals$} to {high:.decimals$})")
-                },
-            )
-        };
-        let lines = group.iter().map(|row| {
-            vec![
-                row.cache.policy.clone(),
-                row.cache.budget.clone(),
-                format!("{:.1} %", 100.0 * row.held()),
-                format!("{:.2}", row.held_bytes / f64::from(1 << 20)),
-                match row.perplexity {
-                    Some(_) => figure(row.perplexity, 2),
-                    None => figure(row.score, 2),
-                },
-                figure(row.divergence, 3),
-                figure(row.agreement, 2),
-            ]
-        });
-        let lines: Vec<Vec<String>> = lines.collect();
-        let what = if group[0].perplexity.is_some() {
-            "perplexity"
-        } else {
-            "given"
-        };
-        let header = [
-            "policy",
-            "budget",
-            "held",
-            "MiB",
-            what,
-            "KL",
-            "same top token",
-        ];
-        tables.push(format!("{title}\n{}", columns(&header, &lines)));
-    }
-    tables.join("\n\n")
-}
-
 /// All rows as comma-separated values.
 pub(super) fn csv(rows: &[Row]) -> String {
     let mut text = String::from(
-        "task,question,policy,budget,held_bytes,full_bytes,answers,score,score_low,score_high,\
+        "task,question,policy,budget,bytes_of,held_bytes,full_bytes,text_held_bytes,text_full_bytes,answers,score,score_low,score_high,\
          perplexity,perplexity_low,perplexity_high,divergence,divergence_low,divergence_high,\
          agreement,agreement_low,agreement_high\n",
     );
@@ -209,19 +199,30 @@ pub(super) fn csv(rows: &[Row]) -> String {
             row.question.name().to_owned(),
             row.cache.policy.clone(),
             row.cache.budget.clone(),
+            row.cache.bytes_of.clone().unwrap_or_default(),
             row.held_bytes.to_string(),
             row.full_bytes.to_string(),
+            number(row.text_held_bytes),
+            number(row.text_full_bytes),
             row.answers.to_string(),
         ];
         for estimate in [row.score, row.perplexity, row.divergence, row.agreement] {
-            let numbers = estimate.map(|e| [e.value, e.low, e.high]);
-            let numbers = numbers.map(|numbers| numbers.map(|number| number.to_string()));
-            cells.extend(numbers.unwrap_or_default());
+            let estimate = |of: fn(Estimate) -> f64| number(estimate.map(of));
+            cells.extend([
+                estimate(|figure| figure.value),
+                estimate(|figure| figure.low),
+                estimate(|figure| figure.high),
+            ]);
         }
         text.push_str(&cells.join(","));
         text.push('\n');
     }
     text
+}
+
+/// A cell that may be empty.
+fn number(number: Option<f64>) -> String {
+    number.map_or_else(String::new, |number| number.to_string())
 }
 
 /// A cell that may have anything in it: tasks of files have the files' names.
@@ -275,16 +276,21 @@ mod tests {
     }
 
     #[test]
-    fn tables_and_values_have_every_row() {
+    fn budgets_stand_by_their_size() {
+        let mut budgets = ["5%", "12.5%", "full", "50%", "100%"];
+        budgets.sort_by(|a, b| by_size(a, b));
+        assert_eq!(budgets, ["full", "100%", "50%", "12.5%", "5%"]);
+    }
+
+    #[test]
+    fn values_have_every_row() {
         let (_folder, records) = records();
-        let rows = rows(&records);
-        let (text, csv) = (text(&rows), csv(&rows));
-        assert!(text.starts_with("passkey, question behind"), "{text}");
+        let csv = csv(&rows(&records));
         for policy in [FULL, "h2o", "tova"] {
-            assert!(text.contains(policy) && csv.contains(policy), "{text}{csv}");
+            assert!(csv.contains(policy), "{csv}");
         }
         let widths: Vec<usize> = csv.lines().map(|line| line.split(',').count()).collect();
-        assert_eq!(widths, [19; 4], "{csv}");
+        assert_eq!(widths, [22; 4], "{csv}");
         assert_eq!(quoted("a, \"b\""), "\"a, \"\"b\"\"\"");
     }
 }
