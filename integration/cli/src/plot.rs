@@ -6,16 +6,22 @@ use plotters::prelude::*;
 
 /// Width and height.
 const SIZE: (u32, u32) = (760, 420);
-/// Okabe and Ito's colours, which people who see fewer colours can tell apart.
-const COLOURS: [RGBColor; 7] = [
+/// Okabe and Ito's colours, which people who see fewer colours can tell apart, and three more.
+const COLOURS: [RGBColor; 10] = [
+    RGBColor(0, 0, 0),
+    RGBColor(150, 150, 150),
+    RGBColor(140, 86, 75),
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
     RGBColor(0, 158, 115),
     RGBColor(204, 121, 167),
     RGBColor(230, 159, 0),
     RGBColor(86, 180, 233),
-    RGBColor(0, 0, 0),
+    RGBColor(120, 94, 240),
 ];
+
+/// Room for names to the right of the lines, as a share of theirs.
+const LEGEND: f64 = 0.4;
 
 /// A line with its name: points from left to right.
 #[derive(Debug, Clone)]
@@ -65,7 +71,7 @@ pub(crate) fn lines(titles: Titles<'_>, lines: &[Line]) -> Result<String> {
     let right = points().map(|point| point.0).fold(0.0, f64::max);
     let mut svg = String::new();
     let height = titles.from.range(points().map(|point| point.1));
-    draw(titles, lines, 0.0..1.04 * right.max(1.0), height, &mut svg)
+    draw(titles, lines, right.max(1.0), height, &mut svg)
         .map_err(|error| anyhow!("cannot draw: {error}"))?;
     Ok(svg)
 }
@@ -73,7 +79,7 @@ pub(crate) fn lines(titles: Titles<'_>, lines: &[Line]) -> Result<String> {
 fn draw(
     titles: Titles<'_>,
     lines: &[Line],
-    width: Range<f64>,
+    right: f64,
     height: Range<f64>,
     svg: &mut String,
 ) -> Result<(), Box<dyn std::error::Error>> {
@@ -84,12 +90,19 @@ fn draw(
         .caption(titles.title, ("sans-serif", 18))
         .x_label_area_size(44)
         .y_label_area_size(60)
-        .build_cartesian_2d(width, height)?;
+        .build_cartesian_2d(0.0..(1.0 + LEGEND) * right, height)?;
     chart
         .configure_mesh()
         .x_desc(titles.x)
         .y_desc(titles.y)
-        .x_label_formatter(&|number| short(number))
+        .x_label_formatter(&|&number| {
+            let is_on_axis = number <= right;
+            if is_on_axis {
+                short(&number)
+            } else {
+                String::new()
+            }
+        })
         .y_label_formatter(&|number| short(number))
         .light_line_style(TRANSPARENT)
         .bold_line_style(RGBColor(225, 228, 234))
@@ -105,7 +118,7 @@ fn draw(
     }
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
+        .position(SeriesLabelPosition::UpperRight)
         .background_style(WHITE.mix(0.85))
         .border_style(RGBColor(225, 228, 234))
         .label_font(("sans-serif", 13))

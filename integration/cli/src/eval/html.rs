@@ -35,6 +35,8 @@ caption, summary { text-align: left; font-weight: 600; padding: 0.4rem 0; }
 </style>
 "#;
 
+/// Perplexities above so many times the full cache's are in tables only.
+const FAR: f64 = 1.3;
 /// Lines of a plot besides those that are in every one.
 const LINES: usize = 6;
 
@@ -67,11 +69,16 @@ pub(super) fn page(model: &str, rows: &[Row], records: &Records) -> Result<Strin
 
 /// Quality over bytes: a line for each policy, from its smallest cache to its largest.
 fn plots(title: &str, rows: &[Row]) -> Result<String> {
+    let of_full = rows.iter().find(|row| row.cache.policy == FULL);
+    let full = of_full.and_then(Row::quality).map_or(0.0, |it| it.value);
     let mut all: Vec<Line> = Vec::new();
     for row in rows {
         let Some(figure) = row.quality() else {
             continue;
         };
+        if row.is_text() && figure.value > FAR * full {
+            continue;
+        }
         let point = (100.0 * row.held(), figure.value);
         match all.iter_mut().find(|line| line.name == row.cache.policy) {
             Some(line) => line.points.push(point),
@@ -95,7 +102,7 @@ fn plots(title: &str, rows: &[Row]) -> Result<String> {
         title,
         x: "bytes held, % of the full cache's",
         y: if rows[0].is_text() {
-            "perplexity"
+            "perplexity, up to 1.3 times the full cache's"
         } else {
             "share of answers given"
         },

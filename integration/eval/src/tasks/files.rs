@@ -58,7 +58,7 @@ fn item(task: &str, line: &str, number: usize) -> Result<Item, LineError> {
         return Err(refuse(reason.to_owned()));
     };
     let (text, question) = match line.context {
-        Some(context) => (context, format!("\n\n{}\n", line.input.trim())),
+        Some(context) => (context, question(line.input.trim())),
         None => (line.input, String::new()),
     };
     if text.trim().is_empty() {
@@ -77,6 +77,15 @@ fn item(task: &str, line: &str, number: usize) -> Result<Item, LineError> {
     })
 }
 
+/// A question gets the word that an answer follows; the beginning of a sentence is its own question.
+fn question(input: &str) -> String {
+    if input.ends_with(char::is_alphanumeric) {
+        format!("\n\n{input}")
+    } else {
+        format!("\n\nQuestion: {input}\nAnswer:")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -90,7 +99,11 @@ mod tests {
         let items = from_lines("mine", text, 2).expect("good lines");
         assert_eq!(items.len(), 2);
         assert_eq!(items[0].text, "Paris is in France.");
-        assert_eq!(items[0].turns[0].question, "\n\nWhere is Paris?\n");
+        assert_eq!(
+            items[0].turns[0].question,
+            "\n\nQuestion: Where is Paris?\nAnswer:"
+        );
+        assert_eq!(question("The code is"), "\n\nThe code is");
         assert_eq!(items[0].turns[0].answer, " France");
         assert_eq!(
             (items[1].name.as_str(), items[1].turns[0].question.as_str()),

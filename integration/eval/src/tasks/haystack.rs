@@ -154,7 +154,7 @@ pub fn multi_key(size: Size, keys: usize) -> Item {
     item("multi-key", size, hay, turns.collect())
 }
 
-/// Several numbers with one name, all of which are asked for in their order.
+/// Several numbers with one name, all of which are asked for in their order; each counts by itself.
 #[must_use]
 pub fn multi_value(size: Size, values: usize) -> Item {
     let mut rng = size.rng(3);
@@ -166,11 +166,14 @@ pub fn multi_value(size: Size, values: usize) -> Item {
         .collect();
     let hay = Haystack::new("An animal has many numbers.", size.bytes, &mut rng).spread(&facts);
     let question = format!("\n\nIn the order of the text, the numbers of the {name} are");
-    let turn = Turn::new(question, format!(" {}", codes.join(", ")));
-    item("multi-value", size, hay, vec![turn])
+    let questions = std::iter::once(question.as_str()).chain(std::iter::repeat(","));
+    let turns = questions.zip(&codes);
+    let turns = turns.map(|(question, code)| Turn::new(question, format!(" {code}")));
+    item("multi-value", size, hay, turns.collect())
 }
 
-/// A number that is handed from name to name `steps` times, at most 7, and is asked for by the last.
+/// A number that is handed from name to name `steps` times, at most 7. From the last name on it is asked for who handed it, step by step, and at
+/// last for the number; each step counts by itself.
 #[must_use]
 pub fn variables(size: Size, steps: usize) -> Item {
     let mut rng = size.rng(4);
@@ -185,12 +188,17 @@ pub fn variables(size: Size, steps: usize) -> Item {
             .map(|pair| format!("Let {} be {}.", pair[1], pair[0])),
     );
     let hay = Haystack::new("Some words stand for numbers.", size.bytes, &mut rng).spread(&facts);
-    let chain: Vec<String> = names.iter().rev().map(|&name| name.to_owned()).collect();
-    let turn = Turn::new(
-        format!("\n\nSo {} is", chain.join(" is ")),
+    let mut turns: Vec<Turn> = names
+        .windows(2)
+        .rev()
+        .map(|pair| Turn::new(format!(". Let {} be", pair[1]), format!(" {}", pair[0])))
+        .collect();
+    turns.push(Turn::new(
+        format!(". Let {} be", names[0]),
         format!(" {code}"),
-    );
-    item("variables", size, hay, vec![turn])
+    ));
+    turns[0].question = format!("\n\n{}", &turns[0].question[2..]);
+    item("variables", size, hay, turns)
 }
 
 /// An instruction at the beginning, which a user would pin, and a question for it at the end.

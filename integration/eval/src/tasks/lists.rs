@@ -7,9 +7,13 @@ const COMMON: [&str; 6] = ["bread", "water", "paper", "glass", "music", "winter"
 const CONSONANTS: [char; 12] = ['b', 'd', 'f', 'g', 'k', 'l', 'm', 'n', 'p', 'r', 's', 't'];
 const VOWELS: [char; 5] = ['a', 'e', 'i', 'o', 'u'];
 /// Every so many words one is the common one.
-const EVERY: usize = 4;
+const EVERY: usize = 2;
 
-/// A list of words in which one comes again and again.
+/// What stands before the digits where they are said again.
+const AGAIN: &str = "\nOnce again, these are the digits:";
+
+/// A list of words in which one comes again and again, and nothing else twice, so that this one is the likeliest to come next. The list ends before a
+/// comma.
 #[must_use]
 pub fn common_words(size: Size) -> Item {
     let mut rng = size.rng(6);
@@ -31,37 +35,33 @@ pub fn common_words(size: Size) -> Item {
     words.shuffle(&mut rng);
     text.push(' ');
     text.push_str(&words.join(", "));
-    text.push('.');
     Item {
         task: "common-words".to_owned(),
         name: format!("{} bytes, seed {}", size.bytes, size.seed),
         depth: None,
         instruction: 0,
         text,
-        turns: vec![Turn::new(
-            "\n\nThe word that comes most often in the list is",
-            format!(" {common}"),
-        )],
+        turns: vec![Turn::new(",", format!(" {common}"))],
     }
 }
 
-/// Random digits that are to be said again: every digit of the answer has to be looked up while the cache goes on being compressed.
+/// Random digits that are to be said again: every one has to be looked up while the cache goes on being compressed, and counts by itself.
 #[must_use]
 pub fn digits(size: Size, count: usize) -> Item {
     let mut rng = size.rng(7);
     let digits: Vec<String> = (0..count)
         .map(|_| rng.random_range(0..10_u8).to_string())
         .collect();
-    let digits = digits.join(" ");
+    let turns = digits.iter().enumerate().map(|(index, digit)| {
+        let question = if index == 0 { AGAIN } else { "" };
+        Turn::new(question, format!(" {digit}"))
+    });
     Item {
         task: "digits".to_owned(),
         name: format!("{count} digits, seed {}", size.seed),
         depth: None,
         instruction: 0,
-        text: format!("These are the digits: {digits}.\n"),
-        turns: vec![Turn::new(
-            "\nOnce again, these are the digits:",
-            format!(" {digits}"),
-        )],
+        text: format!("These are the digits: {}.\n", digits.join(" ")),
+        turns: turns.collect(),
     }
 }
