@@ -151,16 +151,11 @@ fn second_half(lines: &[String]) -> Result<String> {
 /// Lines as they were before they were wrapped: those that touch become one. Empty lines stay.
 fn unwrapped(lines: &[String]) -> String {
     let mut text = String::new();
-    for pair in lines
-        .iter()
-        .zip(lines.iter().skip(1).map(Some).chain([None]))
-    {
-        let (line, next) = pair;
+    for (index, line) in lines.iter().enumerate() {
+        let next = lines.get(index + 1);
+        let touches = !line.is_empty() && next.is_some_and(|next| !next.is_empty());
         text.push_str(line);
-        match next {
-            Some(next) if !line.is_empty() && !next.is_empty() => text.push(' '),
-            _ => text.push('\n'),
-        }
+        text.push(if touches { ' ' } else { '\n' });
     }
     text
 }

@@ -9,7 +9,7 @@ use attention_kernels::read_bandwidth;
 use cpu_time::ProcessTime;
 use mistralrs_kv::{Engine, EngineConfig, KernelCalls, Prompt, Request, Stats};
 
-use super::{process::cpu_seconds, random::Numbers};
+use super::random::Numbers;
 
 /// How long the engine may take to give pages back.
 const CLEAN_UP: Duration = Duration::from_secs(30);
@@ -157,7 +157,7 @@ impl Target {
         let start = self.stamp();
         let processors = ProcessTime::now();
         self.engine.generate(request).await?;
-        let cpu = cpu_seconds(processors);
+        let cpu = processors.elapsed().as_secs_f64();
         self.wait();
         let mut stamps =
             std::mem::take(&mut *stamps.lock().unwrap_or_else(PoisonError::into_inner));

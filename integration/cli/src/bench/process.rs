@@ -1,17 +1,11 @@
-//! What a process takes: time of the processor, and memory.
+//! What memory a process takes.
 use std::{
     env, fs,
     process::{Command, Stdio},
 };
 
 use anyhow::{Context, Result, ensure};
-use cpu_time::ProcessTime;
 use serde::{Deserialize, Serialize};
-
-/// Seconds of all processors that something took in this process.
-pub(super) fn cpu_seconds(since: ProcessTime) -> f64 {
-    since.elapsed().as_secs_f64()
-}
 
 /// What a process that measured one row by itself prints.
 #[derive(Debug, Serialize, Deserialize)]

@@ -9,6 +9,8 @@ use crate::run::out_of_range;
 
 /// The full cache.
 pub(super) const FULL: &str = "keep-all";
+/// What stands for its budget.
+pub(super) const FULL_BUDGET: &str = "full";
 /// Always there.
 pub(super) const BASELINES: [&str; 2] = [RANDOM, "recency"];
 /// The baseline that draws.

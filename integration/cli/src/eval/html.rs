@@ -5,7 +5,7 @@ use anyhow::Result;
 use mistralrs_kv::Report;
 
 use super::{
-    caches::{BASELINES, FULL},
+    caches::{BASELINES, FULL, FULL_BUDGET},
     record::{Key, Record, Records},
     summary::{Row, by_size},
     tables,
@@ -98,19 +98,17 @@ fn plots(title: &str, rows: &[Row]) -> Result<String> {
         mean(&losses)
     };
     all.sort_by(|a, b| loss(a).total_cmp(&loss(b)));
+    let (y, from) = if rows[0].is_text() {
+        let y = format!("perplexity, up to {FAR} times the full cache's");
+        (y, From::Lowest)
+    } else {
+        ("share of answers given".to_owned(), From::Zero)
+    };
     let titles = Titles {
         title,
         x: "bytes held, % of the full cache's",
-        y: if rows[0].is_text() {
-            "perplexity, up to 1.3 times the full cache's"
-        } else {
-            "share of answers given"
-        },
-        from: if rows[0].is_text() {
-            From::Lowest
-        } else {
-            From::Zero
-        },
+        y: &y,
+        from,
     };
     panels(titles, all)
 }
@@ -199,7 +197,7 @@ fn by_position(records: &Records) -> Result<String> {
 fn budgets<'a>(records: impl Iterator<Item = &'a Record>) -> Vec<&'a str> {
     let mut budgets: Vec<&str> = records
         .map(|record| record.key.cache.budget.as_str())
-        .filter(|&budget| budget != "full")
+        .filter(|&budget| budget != FULL_BUDGET)
         .collect();
     budgets.sort_by(|a, b| by_size(a, b));
     budgets.dedup();

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use mistralrs_kv::StartError;
 use serde::{Deserialize, Serialize};
 
-use super::caches::FULL;
+use super::caches::{FULL, FULL_BUDGET};
 
 /// Which cache.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -37,7 +37,7 @@ impl CacheName {
     pub(super) fn full() -> Self {
         Self {
             policy: FULL.into(),
-            budget: "full".into(),
+            budget: FULL_BUDGET.into(),
             bytes_of: None,
             draw: 0,
         }

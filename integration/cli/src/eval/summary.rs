@@ -8,6 +8,7 @@ use super::{
     caches::FULL,
     record::{CacheName, Key, Question, Record, Records},
 };
+
 /// Neighbouring tokens that are drawn together where a mean's uncertainty is estimated.
 const BLOCK: usize = 32;
 const SEED: u64 = 1;

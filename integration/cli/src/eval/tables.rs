@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use kv_eval::stats::Estimate;
 
 use super::{
-    caches::FULL,
+    caches::{FULL, FULL_BUDGET},
     record::{CacheName, Question},
     summary::{Row, by_size},
 };
@@ -51,9 +51,6 @@ pub(super) fn overview(rows: &[Row]) -> Vec<Table> {
         })
         .collect()
 }
-
-/// The full cache's.
-const FULL_BUDGET: &str = "full";
 
 /// What a policy loses over all tasks with answers; of text alone, its perplexity.
 #[expect(clippy::cast_precision_loss, reason = "a few tasks")]

@@ -188,17 +188,13 @@ pub fn variables(size: Size, steps: usize) -> Item {
             .map(|pair| format!("Let {} be {}.", pair[1], pair[0])),
     );
     let hay = Haystack::new("Some words stand for numbers.", size.bytes, &mut rng).spread(&facts);
-    let mut turns: Vec<Turn> = names
-        .windows(2)
-        .rev()
-        .map(|pair| Turn::new(format!(". Let {} be", pair[1]), format!(" {}", pair[0])))
-        .collect();
-    turns.push(Turn::new(
-        format!(". Let {} be", names[0]),
-        format!(" {code}"),
-    ));
-    turns[0].question = format!("\n\n{}", &turns[0].question[2..]);
-    item("variables", size, hay, turns)
+    let handed = names.windows(2).rev().map(|pair| (pair[1], pair[0]));
+    let asked = handed.chain([(names[0], code.as_str())]).enumerate();
+    let turns = asked.map(|(step, (name, answer))| {
+        let lead = if step == 0 { "\n\n" } else { ". " };
+        Turn::new(format!("{lead}Let {name} be"), format!(" {answer}"))
+    });
+    item("variables", size, hay, turns.collect())
 }
 
 /// An instruction at the beginning, which a user would pin, and a question for it at the end.
