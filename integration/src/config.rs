@@ -15,6 +15,7 @@ pub struct CacheConfig {
     pub(crate) budget: Budget,
     pub(crate) pin_prefix: u32,
     pub(crate) prompt_tail: usize,
+    pub(crate) keep_turns_mib: usize,
     pub(crate) dtype: Option<KvDtype>,
     pub(crate) registry: Arc<Registry>,
 }
@@ -31,6 +32,8 @@ struct PolicyFile {
     #[serde(default)]
     prompt_tail: usize,
     #[serde(default)]
+    keep_turns_mb: usize,
+    #[serde(default)]
     cache_dtype: Option<String>,
     #[serde(default)]
     settings: Map<String, Value>,
@@ -46,6 +49,7 @@ impl CacheConfig {
             budget: Budget::Full,
             pin_prefix: 0,
             prompt_tail: 0,
+            keep_turns_mib: 0,
             dtype: None,
             registry: Arc::new(policies()),
         }
@@ -90,6 +94,7 @@ impl CacheConfig {
     /// budget = "25%"
     /// pin_prefix = 16
     /// prompt_tail = 0
+    /// keep_turns_mb = 64
     /// cache_dtype = "f16"
     /// [settings]
     /// sinks = 8
@@ -109,6 +114,7 @@ impl CacheConfig {
         config.budget = read.budget.unwrap_or_default();
         config.fields = read.settings;
         config.prompt_tail = read.prompt_tail;
+        config.keep_turns_mib = read.keep_turns_mb;
         let dtype = read.cache_dtype.map(|name| name.parse::<KvDtype>());
         config.dtype = dtype
             .transpose()
@@ -127,6 +133,15 @@ impl CacheConfig {
     #[must_use]
     pub fn pin_prefix(mut self, tokens: u32) -> Self {
         self.pin_prefix = tokens;
+        self
+    }
+
+    /// Keeps the caches of finished sequences, at most `mib` MiB of them, for prompts that begin with the whole of such a sequence's text, as the next
+    /// turn of a conversation does: only what is new is then read, through the compressed cache as if it had been generated. The
+    /// longest unused go first, and any where a running sequence wants their pages. 0, as it is unless set: none is kept.
+    #[must_use]
+    pub fn keep_turns(mut self, mib: usize) -> Self {
+        self.keep_turns_mib = mib;
         self
     }
 

@@ -50,7 +50,7 @@ pub use pool::{DEFAULT_BLOCK_SIZE, PoolSize};
 pub use registry::{policies, policy};
 pub use report::Report;
 pub use runtime::{
-    KernelCalls, RequestCache, RequestTerms, Runtime, Stats, TensorDevice, TimeSpent,
+    KernelCalls, RequestCache, RequestTerms, Reuse, Runtime, Stats, TensorDevice, TimeSpent,
 };
 pub use study::{GoneOn, Study};
 

@@ -274,6 +274,36 @@ impl Ledger {
         Ok(())
     }
 
+    /// Gives back what was promised to a sequence beyond what it holds: nobody is about to make it longer.
+    ///
+    /// # Errors
+    ///
+    /// [`CacheError::UnknownSequence`].
+    pub fn forgo(&mut self, seq: SeqId) -> Result<(), CacheError> {
+        let sequence = self
+            .sequences
+            .get_mut(&seq)
+            .ok_or(CacheError::UnknownSequence(seq))?;
+        sequence.reservation = self.pool.reservation();
+        Ok(())
+    }
+
+    /// Calls an open sequence `to` from here on.
+    ///
+    /// # Errors
+    ///
+    /// [`CacheError::UnknownSequence`], and [`CacheError::AlreadyOpen`] if there is another one of that name; nothing has
+    /// changed then.
+    pub fn rename(&mut self, from: SeqId, to: SeqId) -> Result<(), CacheError> {
+        if from != to && self.sequences.contains_key(&to) {
+            return Err(CacheError::AlreadyOpen(to));
+        }
+        let sequence = self.sequences.remove(&from);
+        let sequence = sequence.ok_or(CacheError::UnknownSequence(from))?;
+        self.sequences.insert(to, sequence);
+        Ok(())
+    }
+
     /// Says what kind of text the tokens from position `first` on are, for heads that protect classes
     /// ([`Growth::Protect`](crate::Growth::Protect)). To be said before a layer's prompt is written or the token is appended;
     /// a token of which nothing was said is plain.

@@ -28,6 +28,7 @@
 //! that lock comes before the pool's.
 #![forbid(unsafe_code)]
 
+mod attention;
 mod budget;
 pub mod checker;
 #[cfg(feature = "conformance")]
@@ -54,6 +55,7 @@ mod sight;
 mod table;
 mod view;
 
+pub use attention::PromptAttention;
 pub use budget::{Budget, ParseBudgetError, apportion};
 pub use demand::{Demand, Room, granted};
 pub use describe::{Choice, Description, Field};

@@ -1,7 +1,7 @@
 //! What a policy may read when it plans: one layer of one sequence.
 use std::{borrow::Cow, fmt};
 
-use crate::{Observation, Position, PromptRows, Rotation, TokenClass};
+use crate::{Observation, Position, PromptAttention, PromptRows, Rotation, TokenClass};
 
 /// Scores that a host fetches from its device only if a policy reads them itself, instead of saying what to do with them.
 pub trait ScoreSource: fmt::Debug {
@@ -354,40 +354,17 @@ impl<'a> LayerView<'a> {
         &asked(self.rows().classes, "token classes")[..self.prompt]
     }
 
-    /// Attention of one query of the prompt to the keys up to its own, `[query + 1]`: softmax of the scaled products, with
-    /// the model's soft cap. Reads queries and keys.
+    /// Attention of the queries of one query head of the prompt, to be worked out row by row, by any thread. Reads queries
+    /// and keys.
     #[must_use]
-    pub fn attention(&self, query_head: usize, query: usize) -> Vec<f32> {
-        let PromptRows {
-            head_dim,
-            group,
-            scale,
-            softcap,
-            ..
-        } = *self.rows();
-        let queries = self.queries(query_head);
-        let row = &queries[query * head_dim..(query + 1) * head_dim];
-        let keys = self.keys(query_head / group).chunks_exact(head_dim);
-        let logit = |key: &[f32]| {
-            let logit = dot(row, key) * scale;
-            softcap.map_or(logit, |cap| cap * (logit / cap).tanh())
-        };
-        let mut weights: Vec<f32> = keys.take(query + 1).map(logit).collect();
-        let highest = weights.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let mut total = 0.0_f64;
-        for weight in &mut weights {
-            *weight = (*weight - highest).exp();
-            total += f64::from(*weight);
+    pub fn attention(&self, query_head: usize) -> PromptAttention<'a> {
+        PromptAttention {
+            queries: self.queries(query_head),
+            keys: self.keys(query_head / self.group()),
+            head_dim: self.head_dim(),
+            scale: self.scale(),
+            softcap: self.softcap(),
         }
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "a sum of weights, rounded once"
-        )]
-        let total = total as f32;
-        for weight in &mut weights {
-            *weight /= total;
-        }
-        weights
     }
 }
 
@@ -399,21 +376,6 @@ fn asked<T>(part: Option<T>, name: &str) -> T {
             "{name} were read, but `needs()` does not name them in `Reads`, or this is no prompt"
         ),
     }
-}
-
-/// In eight lanes, so that the compiler can use the machine's vectors.
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    const LANES: usize = 8;
-    let mut lanes = [0.0_f32; LANES];
-    let (a_whole, a_rest) = a.as_chunks::<LANES>();
-    let (b_whole, b_rest) = b.as_chunks::<LANES>();
-    for (a, b) in a_whole.iter().zip(b_whole) {
-        for (lane, (a, b)) in lanes.iter_mut().zip(a.iter().zip(b)) {
-            *lane += a * b;
-        }
-    }
-    let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
-    lanes.iter().sum::<f32>() + rest
 }
 
 #[cfg(test)]
@@ -478,7 +440,7 @@ mod tests {
             let view = LayerView::prefill(0, 1, 3, 8).with_rows(&rows);
             for query_head in 0..2 {
                 for query in 0..3 {
-                    let seen = view.attention(query_head, query);
+                    let seen = view.attention(query_head).row(query);
                     let expected = expected(query_head, query, softcap);
                     assert_eq!(seen.len(), expected.len());
                     for (seen, expected) in seen.iter().zip(expected) {

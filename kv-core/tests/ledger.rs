@@ -206,6 +206,8 @@ enum Op {
     Release { seq: u8 },
     /// Closes all.
     Clear,
+    /// A sequence that nobody makes longer, by another name; then it may be made longer again.
+    SetAside { seq: u8, to: u8 },
     /// Calls that must be refused.
     Misuse { seq: u8 },
 }
@@ -231,6 +233,7 @@ struct Met {
     tokens: usize,
     moved: usize,
     cancelled: usize,
+    set_aside: usize,
 }
 
 struct World {
@@ -275,6 +278,9 @@ impl World {
             Op::Clear => {
                 self.open.clear();
                 self.replay.clear();
+            }
+            Op::SetAside { seq, to } => {
+                self.set_aside(SeqId(seq.into()), SeqId(to.into()))?;
             }
             Op::Misuse { seq } => self.misuse(SeqId(seq.into()))?,
         }
@@ -374,6 +380,30 @@ impl World {
                 "a token that {progress:?} was promised was refused: {error}"
             )),
         }
+    }
+
+    /// What kind of text its tokens are goes by the name, so only sequences of which it does not matter take another one.
+    fn set_aside(&mut self, seq: SeqId, to: SeqId) -> Result<(), String> {
+        let Some(progress) = self.open.get(&seq) else {
+            expect(&self.replay.forgo(seq), &CacheError::UnknownSequence(seq))?;
+            let refused = self.replay.rename(seq, SeqId(usize::MAX));
+            return expect(&refused, &CacheError::UnknownSequence(seq));
+        };
+        if seq != to && self.open.contains_key(&to) {
+            return expect(&self.replay.rename(seq, to), &CacheError::AlreadyOpen(to));
+        }
+        if progress.written < GEOMETRY.layers || progress.kind == Kind::Protected {
+            return Ok(());
+        }
+        self.replay.forgo(seq).map_err(|error| error.to_string())?;
+        let renamed = self.replay.rename(seq, to);
+        renamed.map_err(|error| error.to_string())?;
+        let mut progress = self.open.remove(&seq).expect("open");
+        // All that it was promised is gone: it waits for a promise before it grows.
+        progress.reserved = 0;
+        self.open.insert(to, progress);
+        self.met.set_aside += 1;
+        Ok(())
     }
 
     fn observe(&mut self, seq: SeqId, bits: u32) {
@@ -537,7 +567,11 @@ fn random_op(rng: &mut impl Rng) -> Op {
             seq,
             bits: rng.random(),
         },
-        985..992 => Op::Release { seq },
+        985..991 => Op::Release { seq },
+        991 => Op::SetAside {
+            seq,
+            to: rng.random_range(0..SEQUENCES),
+        },
         992 if rng.random_ratio(1, 20) => Op::Clear,
         _ => Op::Misuse { seq },
     }
@@ -584,10 +618,19 @@ fn a_million_random_calls_leave_every_page_and_every_byte_in_its_place() {
         tokens,
         moved,
         cancelled,
+        set_aside,
     } = world.met;
-    let least = [no_room, full_prompts, full_tokens, tokens, moved, cancelled]
-        .into_iter()
-        .min();
+    let least = [
+        no_room,
+        full_prompts,
+        full_tokens,
+        tokens,
+        moved,
+        cancelled,
+        set_aside,
+    ]
+    .into_iter()
+    .min();
     assert!(
         least > Some(CALLS / 10_000),
         "HEADROOM_SEED={seed} met too little: {:?}",
@@ -604,6 +647,7 @@ fn any_op() -> impl Strategy<Value = Op> {
         2 => (seq(), 0..1000_u32).prop_map(|(seq, bits)| Op::Observe { seq, bits }),
         2 => (seq(), 0..1000_u32).prop_map(|(seq, bits)| Op::Shrink { seq, bits }),
         1 => seq().prop_map(|seq| Op::Release { seq }),
+        1 => (seq(), seq()).prop_map(|(seq, to)| Op::SetAside { seq, to }),
         1 => seq().prop_map(|seq| Op::Misuse { seq }),
     ]
 }

@@ -12,8 +12,8 @@ use std::{
 use anyhow::{Context, Result};
 
 use crate::{
-    adoption, book, client, cuda, demo, metadata::Metadata, model::Choice, new_policy, once,
-    own_policy, process, setup, tally::Tally, workspace::Workspace,
+    adoption, book, cuda, demo, metadata::Metadata, model::Choice, new_policy, once, own_policy,
+    packages, process, setup, tally::Tally, workspace::Workspace,
 };
 
 /// The package that has one feature per policy.
@@ -115,7 +115,7 @@ impl Checks<'_> {
         }
         self.step("OpenAI's client", || {
             let _lock = workspace.lock()?;
-            client::ensure(workspace).map(|_| Tally::PASSED)
+            packages::ensure(workspace, &packages::OPENAI).map(|_| Tally::PASSED)
         });
         self.step("engine is compiled once", || {
             once::check(workspace).map(|()| Tally::PASSED)

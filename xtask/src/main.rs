@@ -5,11 +5,11 @@
 mod adoption;
 mod book;
 mod checks;
-mod client;
 mod cuda;
 mod demo;
 mod engine;
 mod eval;
+mod kvpress;
 mod lines;
 mod metadata;
 mod model;
@@ -17,6 +17,7 @@ mod mutants;
 mod new_policy;
 mod once;
 mod own_policy;
+mod packages;
 mod parity;
 mod pip;
 mod process;
@@ -82,6 +83,14 @@ enum Command {
         /// More options of `mistralrs-kv eval`
         #[arg(last = true)]
         options: Vec<String>,
+    },
+    /// Run kvpress' presses on the text that `eval` goes on from, and put the perplexities beside ours; 3 GB of Python packages, 15 minutes
+    Kvpress {
+        /// Folder that `eval` wrote
+        #[arg(long, value_name = "FOLDER", default_value = ".headroom/report")]
+        ours: PathBuf,
+        #[command(flatten)]
+        model: ModelArg,
     },
     /// Write a patched engine into a folder of your own app and print what to paste there
     Vendor {
@@ -213,7 +222,7 @@ fn run(command: Command) -> Result<ExitCode> {
         }
         Command::OpenaiClient => {
             let _lock = workspace.lock()?;
-            client::ensure(&workspace)?;
+            packages::ensure(&workspace, &packages::OPENAI)?;
         }
         Command::Text => {
             let _lock = workspace.lock()?;
@@ -224,6 +233,7 @@ fn run(command: Command) -> Result<ExitCode> {
             model,
             options,
         } => eval::run(&workspace, &model.choice(), &out, &options)?,
+        Command::Kvpress { ours, model } => kvpress::run(&workspace, &model.choice(), &ours)?,
         Command::Vendor { into, hook } => {
             vendor::run(&workspace, &into, hook.as_deref())?;
         }

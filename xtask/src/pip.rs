@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 use zip::ZipArchive;
 
 use crate::{
+    packages::Packages,
     process,
     progress::Progress,
     workspace::{Workspace, cannot_write, make_folder},
@@ -147,13 +148,13 @@ fn download(workspace: &Workspace, order: &Order<'_>, files: &[&Wanted]) -> Resu
     )
 }
 
-/// Installs a package and what it needs into `folder`, which python finds through `PYTHONPATH`.
+/// Installs packages and what they need into `folder`, which python finds through `PYTHONPATH`.
 ///
-/// What it needs is not pinned. `what` is shown meanwhile.
+/// What they need is not pinned. `what` is shown meanwhile.
 pub(crate) fn install(
     workspace: &Workspace,
     what: &str,
-    package: &str,
+    wanted: &Packages,
     folder: &Path,
 ) -> Result<()> {
     let downloads = workspace.downloads();
@@ -162,11 +163,15 @@ pub(crate) fn install(
     // Packages elsewhere on this machine are none of its business.
     pip.args(["--no-warn-conflicts", "--target"])
         .arg(folder)
-        .arg(package);
+        .args(wanted.packages);
+    for package in wanted.from_source {
+        pip.arg(format!("--no-binary={package}"));
+    }
     pip.env("PIP_ROOT_USER_ACTION", "ignore");
     let Some(reason) = run(&mut pip, &downloads.join("pip-install.log"), what)? else {
         return Ok(());
     };
+    let package = wanted.packages.join(" ");
     bail!(
         "{package} could not be installed.\nTried: {}\n{reason}\nWhat you can do:\n\
          - connect to the internet and run the same command again; or\n\

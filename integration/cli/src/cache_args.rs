@@ -49,6 +49,9 @@ pub(crate) struct ModelArgs {
     /// Read the last tokens of a prompt through the compressed cache, one by one.
     #[arg(long, value_name = "TOKENS")]
     prompt_tail: Option<usize>,
+    /// Keep the caches of finished turns, at most so many MiB, so that the next turn of a conversation reads only what is new [default: 0].
+    #[arg(long, value_name = "MIB")]
+    keep_turns_mb: Option<usize>,
     /// Size the pool for this many tokens in full [default: the model's context, at most 8192].
     #[arg(long, value_name = "TOKENS", conflicts_with = "pa_memory_mb")]
     pa_context_len: Option<usize>,
@@ -180,6 +183,9 @@ impl ModelArgs {
         if let Some(tokens) = self.prompt_tail {
             cache = cache.prompt_tail(tokens);
         }
+        if let Some(mib) = self.keep_turns_mb {
+            cache = cache.keep_turns(mib);
+        }
         if let Some(dtype) = self.cache_dtype {
             cache = cache.cache_dtype(dtype);
         }
@@ -196,6 +202,7 @@ impl ModelArgs {
             ("set", self.settings.first().cloned()),
             ("pin-prefix", self.pin_prefix.map(|n| n.to_string())),
             ("prompt-tail", self.prompt_tail.map(|n| n.to_string())),
+            ("keep-turns-mb", self.keep_turns_mb.map(|n| n.to_string())),
             ("cache-dtype", self.cache_dtype.map(|n| n.to_string())),
             ("pa-context-len", self.pa_context_len.map(|n| n.to_string())),
             ("pa-memory-mb", self.pa_memory_mb.map(|n| n.to_string())),

@@ -8,6 +8,7 @@
 mod cascade;
 mod device;
 mod host;
+mod idle;
 mod machine;
 mod open;
 mod parts;
@@ -28,8 +29,8 @@ use std::{
 
 use candle_core::{Result, Tensor, TensorId};
 use kv_core::{
-    CacheError, ConfigError, Geometry, HeadTable, Ledger, Needs, Observation, PoolUsage, Rotation,
-    SeqId, SequenceReport,
+    CacheError, ConfigError, Demand, Geometry, HeadTable, Ledger, Needs, Observation, PoolUsage,
+    Rotation, SeqId, Sequence, SequenceReport,
 };
 use kv_hook::{Full, KvRuntime, LayerCall, PoolSpec};
 use mistralrs_core::Response;
@@ -37,6 +38,7 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::mpsc::Sender;
 
 use crate::{CacheConfig, StartError, model::ModelFiles};
+use idle::Idle;
 use machine::Machine;
 use parts::Sources;
 use pass::{Layers, Pass};
@@ -98,6 +100,8 @@ struct State {
     released: Option<SeqId>,
     /// Evictions of the engine's own warm-up.
     evicted_before: u64,
+    /// Caches of sequences that have ended.
+    idle: Idle,
 }
 
 #[derive(Debug)]
@@ -105,6 +109,12 @@ struct Open {
     terms: Arc<Terms>,
     /// Prompt tokens that were read through the compressed cache.
     tail: usize,
+    /// Tokens that were in the cache when it was taken up.
+    known: usize,
+    /// What every layer has in its cache, or had; of sequences whose caches may be kept.
+    tokens: Vec<u32>,
+    /// What the sequence before it had overwritten.
+    overwritten: u64,
     /// What the layers have reported of the prompt, where the policy shares one budget among them.
     reports: Vec<f64>,
 }
@@ -183,6 +193,21 @@ pub struct TimeSpent {
     pub note: Duration,
 }
 
+/// Caches of finished sequences that are kept for prompts that go on from them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Reuse {
+    /// Caches that are kept now.
+    pub caches: usize,
+    /// Bytes of their pages.
+    pub bytes: usize,
+    /// Prompts that went on from one.
+    pub hits: u64,
+    /// Tokens of prompts that were not read again.
+    pub tokens: u64,
+    /// Caches that were let go of, for want of room or past the limit.
+    pub evictions: u64,
+}
+
 /// How a runtime is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stats {
@@ -216,6 +241,8 @@ pub struct Stats {
     pub kernels: KernelCalls,
     /// What they took.
     pub time: TimeSpent,
+    /// Caches of finished sequences. Their pages count as held in `pool`, and nowhere else.
+    pub reuse: Reuse,
 }
 
 impl Runtime {
@@ -301,7 +328,7 @@ impl Runtime {
         let geometry = state.ledger.geometry();
         let mut resident = vec![0; geometry.layers];
         let mut pages_full = 0;
-        for (_, sequence) in state.ledger.sequences() {
+        for (_, sequence) in state.running() {
             for (layer, heads) in sequence.heads().chunks(geometry.kv_heads).enumerate() {
                 resident[layer] += heads.iter().map(HeadTable::len).sum::<usize>();
             }
@@ -311,7 +338,7 @@ impl Runtime {
             pool: state.ledger.pool().usage(),
             page_bytes: geometry.page_bytes(),
             token_bytes: geometry.page_bytes() / geometry.block,
-            sequences: state.ledger.sequences().count(),
+            sequences: state.running().count(),
             waiting: state.queue.len(),
             resident,
             pages_full,
@@ -323,6 +350,7 @@ impl Runtime {
             overwrites,
             kernels,
             time,
+            reuse: state.idle.reuse(),
         })
     }
 
@@ -334,8 +362,7 @@ impl Runtime {
             return Vec::new();
         };
         state
-            .ledger
-            .sequences()
+            .running()
             .filter_map(|(seq, _)| state.ledger.report(seq).ok())
             .map(|report| state.with_tail(report))
             .collect()
@@ -417,7 +444,7 @@ impl Runtime {
         let mut guard = self.state.lock();
         while guard
             .as_ref()
-            .is_some_and(|state| state.ledger.sequences().next().is_some())
+            .is_some_and(|state| state.running().next().is_some())
         {
             if self.ended.wait_until(&mut guard, deadline).timed_out() {
                 return false;
@@ -430,6 +457,8 @@ impl Runtime {
     pub(crate) fn forget_warm_up(&self) {
         if let Some(state) = self.state.lock().as_mut() {
             state.ended.clear();
+            while state.idle.evict(&mut state.ledger, None) {}
+            state.idle.clear();
             state.counts = Counts::default();
             state.evicted_before = state.ledger.evicted();
         }
@@ -489,7 +518,11 @@ impl Runtime {
             call,
             layer,
         };
-        f(&mut *state.cache, &mut pass)
+        let attention = f(&mut *state.cache, &mut pass)?;
+        if state.idle.is_on() && layer + 1 == opened.geometry.layers {
+            pass.note_tokens()?;
+        }
+        Ok(attention)
     }
 }
 
@@ -507,22 +540,113 @@ impl Opened {
 }
 
 impl State {
+    /// The sequences that the engine runs: those of the ledger that are no idle caches.
+    fn running(&self) -> impl Iterator<Item = (SeqId, &Sequence)> {
+        let sequences = self.ledger.sequences();
+        sequences.filter(|&(seq, _)| !self.idle.has(seq))
+    }
+
+    /// Opens a sequence that will be `tokens` long: with the cache that it claimed, or an empty one. Idle caches make room, and where that is
+    /// not enough and nobody else runs, the claimed one does too, for it alone may be too long for the pool.
+    fn admit(
+        &mut self,
+        seq: SeqId,
+        tokens: usize,
+        (demand, terms): (Demand, Arc<Terms>),
+    ) -> std::result::Result<(), CacheError> {
+        let known = loop {
+            let taken = match self.idle.take_up(&mut self.ledger, seq, tokens) {
+                Ok(None) => {
+                    let opened = self.ledger.open(seq, tokens, demand.clone(), &terms.pins);
+                    opened.map(|()| Vec::new())
+                }
+                Ok(Some(known)) => Ok(known),
+                Err(error) => Err(error),
+            };
+            match taken {
+                Ok(known) => break known,
+                Err(CacheError::Full(_)) if self.idle.evict(&mut self.ledger, Some(seq)) => {}
+                Err(error) => {
+                    if self.running().next().is_none() {
+                        self.idle.evict_claimed(&mut self.ledger, seq);
+                    }
+                    return Err(error);
+                }
+            }
+        };
+        self.queue.remove(&seq);
+        let overwritten = self.ledger.report(seq)?.overwrites;
+        let open = Open {
+            terms,
+            tail: 0,
+            known: known.len(),
+            tokens: known,
+            overwritten,
+            reports: Vec::new(),
+        };
+        self.open.insert(seq, open);
+        Ok(())
+    }
+
+    /// Promises a sequence more, and lets idle caches make room for it.
+    fn promise(&mut self, seq: SeqId, tokens: usize) -> std::result::Result<(), CacheError> {
+        loop {
+            match self.ledger.reserve(seq, tokens) {
+                Err(CacheError::Full(_)) if self.idle.evict(&mut self.ledger, None) => {}
+                result => return result,
+            }
+        }
+    }
+
+    /// Ends a sequence. Its cache is kept where caches are, if all layers hold the same text.
+    fn end(&mut self, seq: SeqId) {
+        let Ok(report) = self.ledger.report(seq) else {
+            return;
+        };
+        let text = self.open.get_mut(&seq).map(|open| {
+            let tokens = std::mem::take(&mut open.tokens);
+            (tokens, open.terms.clone())
+        });
+        let whole = text.filter(|(tokens, _)| {
+            self.idle.is_on() && !tokens.is_empty() && tokens.len() == report.cached_tokens
+        });
+        let is_kept = whole.is_some_and(|text| {
+            let kept = self.idle.set_aside(&mut self.ledger, seq, text);
+            kept.is_ok()
+        });
+        if !is_kept {
+            self.ledger.release(seq);
+        }
+        self.note_end(report);
+    }
+
     /// A report whose prompt counts the tokens that were read through the compressed cache.
     fn with_tail(&self, mut report: SequenceReport) -> SequenceReport {
-        report.prompt_tokens += self.open.get(&report.seq).map_or(0, |open| open.tail);
+        if let Some(open) = self.open.get(&report.seq) {
+            // Where it went on from a cache, all of that text is its prompt's.
+            let compressed = if open.known > 0 {
+                open.known
+            } else {
+                report.prompt_tokens
+            };
+            report.prompt_tokens = compressed + open.tail;
+        }
         report
     }
 
     fn note_end(&mut self, report: SequenceReport) {
         let report = self.with_tail(report);
-        let Some(Open { terms, .. }) = self.open.remove(&report.seq) else {
+        let Some(Open {
+            terms, overwritten, ..
+        }) = self.open.remove(&report.seq)
+        else {
             return; // cannot be: what the ledger holds was opened here
         };
         if report.cached_tokens == 0 {
             return; // promised room, but preempted before its prompt was read
         }
         self.released = Some(report.seq);
-        self.counts.overwrites += report.overwrites;
+        self.counts.overwrites += report.overwrites - overwritten;
         if self.ended.len() == REPORTS_KEPT {
             self.ended.pop_front();
         }
@@ -546,6 +670,7 @@ impl KvRuntime for Runtime {
             state.queue.clear();
             state.open.clear();
             state.ended.clear();
+            state.idle.clear();
         }
         self.ended.notify_all();
     }
@@ -579,25 +704,14 @@ impl KvRuntime for Runtime {
         let promised = if is_new {
             let terms = state.queue.get(&seq).unwrap_or(&opened.terms).clone();
             let demand = terms.demand(&opened.geometry, tokens, self.tail_of(tokens));
-            let promised = state.ledger.open(seq, tokens, demand, &terms.pins);
-            promised.map(|()| {
-                state.queue.remove(&seq);
-                let open = Open {
-                    terms,
-                    tail: 0,
-                    reports: Vec::new(),
-                };
-                state.open.insert(seq, open);
-            })
+            state.admit(seq, tokens, (demand, terms))
         } else {
-            state.ledger.reserve(seq, tokens)
+            state.promise(seq, tokens)
         };
         match promised {
             Ok(()) => {
-                state.counts.peak_sequences = state
-                    .counts
-                    .peak_sequences
-                    .max(state.ledger.sequences().count());
+                state.counts.peak_sequences =
+                    state.counts.peak_sequences.max(state.running().count());
                 Ok(())
             }
             Err(error) => {
@@ -608,6 +722,17 @@ impl KvRuntime for Runtime {
                 };
                 Err(Full { wanted, free })
             }
+        }
+    }
+
+    fn known_prefix(&self, seq: usize, tokens: &[u32]) -> usize {
+        match (self.opened.get(), &mut *self.state.lock()) {
+            (Some(opened), Some(state)) if state.idle.is_on() => {
+                let seq = SeqId(seq);
+                let terms = state.queue.get(&seq).unwrap_or(&opened.terms);
+                state.idle.claim(seq, tokens, terms)
+            }
+            _ => 0,
         }
     }
 
@@ -629,9 +754,8 @@ impl KvRuntime for Runtime {
     fn release(&self, seq: usize) {
         if let Some(state) = self.state.lock().as_mut() {
             state.queue.remove(&SeqId(seq));
-            if let Some(report) = state.ledger.release(SeqId(seq)) {
-                state.note_end(report);
-            }
+            state.idle.forget_claim(SeqId(seq));
+            state.end(SeqId(seq));
         }
         self.ended.notify_all();
     }

@@ -14,6 +14,7 @@ use kv_hook::{LayerSpec, PoolSpec};
 use super::{
     Counts, Opened, Runtime, State,
     cascade::check_cadence,
+    idle::Idle,
     machine::{Memory, Place},
     parts::Sources,
     terms::Terms,
@@ -86,9 +87,22 @@ impl Runtime {
             rotation: None,
             released: None,
             evicted_before: 0,
+            idle: Idle::new(keep_turns(config, &place)?, geometry.page_bytes()),
         });
         Ok(caches)
     }
+}
+
+/// Bytes that caches of finished sequences may hold.
+fn keep_turns(config: &CacheConfig, place: &Place) -> Result<usize, StartError> {
+    if config.keep_turns_mib > 0 && !place.is_host() {
+        return Err(StartError::OutOfRange {
+            field: "keep-turns-mb",
+            value: config.keep_turns_mib.to_string(),
+            allowed: format!("0 on {place}: caches are kept from turn to turn on the CPU only"),
+        });
+    }
+    Ok(config.keep_turns_mib << 20)
 }
 
 /// A bound that not even one sequence can be promised is a mistake in the budget.

@@ -121,7 +121,7 @@ impl<B: Backend> Layers for B {
         pass: &mut Pass<'_>,
         dense: &dyn Fn() -> Result<Tensor>,
     ) -> Result<Tensor> {
-        let has_tails = pass.prompt_tail > 0;
+        let has_tails = pass.has_tails();
         pass.classify()?;
         let reads_queries = self.attends_itself(pass) || pass.opened.reads_queries() || has_tails;
         let mut rows = self.rows(pass, reads_queries)?;
@@ -141,19 +141,26 @@ impl<B: Backend> Layers for B {
         let is_prompt = pass.call.batch.is_prompt;
         pass.classify()?;
         let mut rows = self.rows(pass, true)?;
-        if is_prompt {
-            // A prompt of one token comes without a mask and so as a decode step: its plan is still due. What it was seen to
-            // attend to is its whole row, so the step below adds nothing.
-            keep_prompts(self, pass, &mut rows)?;
-        }
-        let all = Tokens {
-            sequences: 0..pass.call.batch.seq_ids.len(),
+        let of = |sequences: Range<usize>, is_new| Tokens {
+            positions: pass.call.batch.positions[sequences.clone()].to_vec(),
+            sequences,
             token: 0,
-            positions: pass.call.batch.positions.clone(),
-            is_new: !is_prompt,
+            is_new,
         };
-        self.step(pass, &rows, &all)?
-            .to_dtype(pass.call.queries.dtype())
+        let count = pass.call.batch.seq_ids.len();
+        let attention = if is_prompt {
+            // A prompt of one token comes without a mask and so as a decode step: its plan is still due. What it was seen to
+            // attend to is its whole row, so the step below adds nothing. One that goes on from a cache is as a generated token.
+            let steps = (0..count).map(|index| of(index..index + 1, pass.goes_on(index)));
+            let steps: Vec<Tokens> = steps.collect();
+            keep_prompts(self, pass, &mut rows)?;
+            let parts = steps.iter().map(|one| self.step(pass, &rows, one));
+            Tensor::cat(&parts.collect::<Result<Vec<_>>>()?, 0)?
+        } else {
+            let all = of(0..count, true);
+            self.step(pass, &rows, &all)?
+        };
+        attention.to_dtype(pass.call.queries.dtype())
     }
 
     fn reset(&mut self) {
@@ -227,9 +234,37 @@ impl<'a> Pass<'a> {
         Ok(())
     }
 
-    /// Tokens of a prompt of `length` tokens that are read through the compressed cache.
-    pub(super) fn tail_of(&self, length: usize) -> usize {
+    /// Of the `length` new tokens of the batch's sequence `index`, those that are read through the compressed cache: all, where the sequence
+    /// goes on from a cache.
+    pub(super) fn tail_of(&self, index: usize, length: usize) -> usize {
+        if self.goes_on(index) {
+            return length;
+        }
         tail_of(self.prompt_tail, length)
+    }
+
+    /// Whether the prompt of the batch's sequence `index` is behind a text that its cache holds.
+    pub(super) fn goes_on(&self, index: usize) -> bool {
+        let open = self.open.get(&self.seq(index));
+        open.is_some_and(|open| open.known > 0)
+    }
+
+    /// Whether some of the prompts are read through the compressed cache, as a whole or their ends.
+    fn has_tails(&self) -> bool {
+        let mut sequences = 0..self.call.batch.seq_ids.len();
+        self.prompt_tail > 0 || sequences.any(|index| self.goes_on(index))
+    }
+
+    /// Notes which tokens all layers have read now.
+    pub(super) fn note_tokens(&mut self) -> Result<()> {
+        let batch = self.call.batch;
+        for (index, &length) in batch.new_lens.iter().enumerate() {
+            if let Some(open) = self.open.get_mut(&SeqId(batch.seq_ids[index])) {
+                let new = batch.tokens.i(index)?.narrow(0, 0, length)?;
+                open.tokens.extend(numbers(&new)?);
+            }
+        }
+        Ok(())
     }
 
     /// The id of the batch's sequence `index`.
@@ -296,7 +331,14 @@ fn keep_prompts<B: Backend + ?Sized>(
     let mut writes = Vec::new();
     for (index, &length) in pass.call.batch.new_lens.iter().enumerate() {
         let seq = pass.seq(index);
-        let tail = pass.tail_of(length);
+        let tail = pass.tail_of(index, length);
+        if let Some(open) = pass.open.get_mut(&seq) {
+            open.tail = tail;
+        }
+        pass.counts.prompts += u64::from(pass.layer == 0);
+        if pass.goes_on(index) {
+            continue;
+        }
         let length = length - tail;
         let terms = pass.terms(index);
         let kept = backend.plan(pass, rows, index, length)?;
@@ -316,10 +358,6 @@ fn keep_prompts<B: Backend + ?Sized>(
                 is_pinned: terms.pins.contains(Position(slot)),
             }));
         }
-        if let Some(open) = pass.open.get_mut(&seq) {
-            open.tail = tail;
-        }
-        pass.counts.prompts += u64::from(pass.layer == 0);
     }
     backend.write(pass, rows, &writes)
 }
@@ -334,8 +372,11 @@ fn read_tails<B: Backend + ?Sized>(
     let mut batch = Vec::with_capacity(pass.call.batch.new_lens.len());
     for (index, &length) in pass.call.batch.new_lens.iter().enumerate() {
         let dense = dense.narrow(0, index, 1)?;
-        let first = length - pass.tail_of(length);
-        let mut parts = vec![dense.narrow(2, 0, first)?];
+        let first = length - pass.tail_of(index, length);
+        let mut parts = Vec::with_capacity(length - first + 2);
+        if first > 0 {
+            parts.push(dense.narrow(2, 0, first)?);
+        }
         for token in first..length {
             let one = Tokens {
                 sequences: index..index + 1,
@@ -346,7 +387,10 @@ fn read_tails<B: Backend + ?Sized>(
             let row = backend.step(pass, rows, &one)?;
             parts.push(row.to_dtype(dense.dtype())?.unsqueeze(2)?);
         }
-        parts.push(dense.narrow(2, length, dense.dim(2)? - length)?);
+        let padding = dense.dim(2)? - length;
+        if padding > 0 {
+            parts.push(dense.narrow(2, length, padding)?);
+        }
         batch.push(Tensor::cat(&parts, 2)?);
     }
     Tensor::cat(&batch, 0)

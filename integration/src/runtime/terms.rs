@@ -84,6 +84,11 @@ impl Terms {
         observes && reads && (mine.cadence, mine.positions) == (theirs.cadence, theirs.positions)
     }
 
+    /// Whether a cache kept under `other` is what these terms would have kept: the policy and its fields are the engine's.
+    pub(super) fn keeps_as(&self, other: &Self) -> bool {
+        (&self.budget, &self.pins) == (&other.budget, &other.pins)
+    }
+
     /// An error where the policy has failed: it keeps everything from then on, which nobody asked for.
     pub(super) fn check(&self) -> candle_core::Result<()> {
         match self.policy.failure() {

@@ -186,6 +186,33 @@ impl Replay {
         result
     }
 
+    /// [`Ledger::forgo`].
+    ///
+    /// # Errors
+    ///
+    /// What the ledger answers.
+    pub fn forgo(&mut self, seq: SeqId) -> Result<(), CacheError> {
+        self.ledger.forgo(seq)?;
+        let block = self.ledger.geometry().block;
+        if let Some(shadow) = self.sequences.get_mut(&seq) {
+            shadow.promise = shadow.pages(block);
+        }
+        Ok(())
+    }
+
+    /// [`Ledger::rename`].
+    ///
+    /// # Errors
+    ///
+    /// What the ledger answers.
+    pub fn rename(&mut self, from: SeqId, to: SeqId) -> Result<(), CacheError> {
+        self.ledger.rename(from, to)?;
+        if let Some(shadow) = self.sequences.remove(&from) {
+            self.sequences.insert(to, shadow);
+        }
+        Ok(())
+    }
+
     /// [`Ledger::classify`].
     ///
     /// # Errors

@@ -10,7 +10,7 @@ impl Watched {
     fn of(view: &LayerView<'_>, query_head: usize, window: usize) -> Self {
         let before = view.prompt - window;
         let row = |query| {
-            let mut row = view.attention(query_head, query);
+            let mut row = view.attention(query_head).row(query);
             row.truncate(before);
             row
         };

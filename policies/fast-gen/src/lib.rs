@@ -15,7 +15,8 @@
 //! * A budget bounds what the heads of a layer hold together. A prompt that fits is kept whole and every head is full.
 //!   Otherwise heads that ask for less than an even share get what they ask for, the others share the rest evenly, and what
 //!   then is left over is shared by all. A head that asks for more than its room keeps the first of its special tokens and
-//!   punctuation, all but one slot at most, and splits what is left between heavy hitters and window in their proportion.
+//!   punctuation, in what heavy hitters and window leave or in a third of its room where they would leave less, and splits
+//!   what is left between those two in their proportion.
 //! * Shares of the prompt are rounded down and stay what they were when the text goes on.
 #![forbid(unsafe_code)]
 

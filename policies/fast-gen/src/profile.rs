@@ -1,10 +1,16 @@
 //! Which strategy a head gets: the leanest that recovers enough of its attention on the prompt.
-use kv_core::{LayerView, TokenClass};
+use std::ops::Range;
+
+use kv_core::{LayerView, PromptAttention, TokenClass};
+use rayon::prelude::*;
 
 use crate::{
     FastGenConfig,
     rule::{Rule, Strategy, best},
 };
+
+/// Queries that a thread takes at once.
+const PIECE: usize = 64;
 
 /// The strategy of a head after its prompt.
 pub(crate) fn strategy(config: &FastGenConfig, view: &LayerView<'_>, head: usize) -> Strategy {
@@ -22,18 +28,21 @@ pub(crate) fn strategy(config: &FastGenConfig, view: &LayerView<'_>, head: usize
 fn recovered(config: &FastGenConfig, view: &LayerView<'_>, head: usize) -> [f64; 4] {
     let local = Rule::new(config, Strategy::Local, view.prompt).local();
     let first = first_keepers(config, view, head);
+    let prompt = view.prompt;
     let mut mass = [0.0; 5];
     for query_head in head * view.group()..(head + 1) * view.group() {
-        for query in 0..view.prompt {
-            let row = view.attention(query_head, query);
-            let window = (query + 1).saturating_sub(local);
-            for (token, &weight) in row.iter().enumerate() {
-                let last = if token < window {
-                    Strategy::Full
-                } else {
-                    Strategy::Local
-                };
-                mass[first[token].min(last) as usize] += f64::from(weight);
+        let attention = view.attention(query_head);
+        let pieces: Vec<[f64; 5]> = (0..prompt.div_ceil(PIECE))
+            .into_par_iter()
+            .map(|piece| {
+                let end = prompt.min((piece + 1) * PIECE);
+                mass_of(&attention, piece * PIECE..end, &first, local)
+            })
+            .collect();
+        // In their order, so that the sum does not depend on the threads.
+        for piece in pieces {
+            for (sum, more) in mass.iter_mut().zip(piece) {
+                *sum += more;
             }
         }
     }
@@ -43,6 +52,28 @@ fn recovered(config: &FastGenConfig, view: &LayerView<'_>, head: usize) -> [f64;
         sum += mass[strategy] / queries;
         sum
     })
+}
+
+/// Attention of some queries, by the first strategy that keeps what it lies on.
+fn mass_of(
+    attention: &PromptAttention<'_>,
+    queries: Range<usize>,
+    first: &[Strategy],
+    local: usize,
+) -> [f64; 5] {
+    let mut mass = [0.0; 5];
+    for query in queries {
+        let window = (query + 1).saturating_sub(local);
+        for (token, weight) in attention.row(query).into_iter().enumerate() {
+            let last = if token < window {
+                Strategy::Full
+            } else {
+                Strategy::Local
+            };
+            mass[first[token].min(last) as usize] += f64::from(weight);
+        }
+    }
+    mass
 }
 
 /// The first strategy that keeps each token for every query that can see it.

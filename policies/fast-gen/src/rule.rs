@@ -86,6 +86,13 @@ impl Rule {
         (left - local, local)
     }
 
+    /// Tokens of its classes that a head of `room` tokens keeps: what heavy hitters and window leave, and a third where they
+    /// would leave less. The window has one slot at least, so the newest token always has its own.
+    fn of_class_at_most(&self, room: usize) -> usize {
+        let left = room.saturating_sub(self.heavy + self.local);
+        left.max(room / 3)
+    }
+
     /// Slots that a head of `room` tokens keeps of the prompt, ascending: the first of its classes, the newest, and the best
     /// scores of the others.
     pub(crate) fn kept(&self, view: &LayerView<'_>, head: usize, room: usize) -> Vec<usize> {
@@ -97,7 +104,7 @@ impl Rule {
         let of_class = (0..tokens).filter(|&token| named.names(classes[token]));
         let mut kept = vec![false; tokens];
         let mut left = room;
-        for token in of_class.take(room - 1) {
+        for token in of_class.take(self.of_class_at_most(room)) {
             kept[token] = true;
             left -= 1;
         }

@@ -190,9 +190,9 @@ fn a_budget_is_shared_and_its_heads_are_cut() {
             vec![0, 9],
             vec![0, 4, 9],
             vec![0, 2, 4, 5, 9],
-            // Three slots beside the comma and the special token: two heavy hitters, a window of one.
-            vec![0, 1, 2, 4, 9],
-            vec![0, 1, 2, 4, 9]
+            // Two heavy hitters and a window of two leave one slot: the special token's.
+            vec![0, 1, 2, 8, 9],
+            vec![0, 1, 2, 8, 9]
         ]
     );
     // One token each is the newest.
@@ -295,6 +295,20 @@ fn under_a_budget_no_head_outgrows_its_room() {
     }
     let report = ledger.report(SEQ).expect("open");
     assert_eq!(report.cached_tokens, 10 + 28);
-    // The full head was cut to five slots: four of them are held by the first special tokens and commas.
-    assert_eq!(decode(&mut ledger, "q")[4], [0, 4, 10, 11, 38]);
+    // The full head was cut to five slots: four of them are held by the first special tokens and commas that it has kept.
+    assert_eq!(decode(&mut ledger, "q")[4], [0, 10, 11, 12, 38]);
+}
+
+/// Six commas, a head whose heavy hitters are tokens 2 and 5, and room for five tokens.
+#[test]
+fn punctuation_does_not_fill_a_small_room() {
+    let prompt = Prompt {
+        attention: vec![prompt().attention.swap_remove(2)],
+        group: 1,
+        classes: classes("S,a,,b,,,c"),
+    };
+    let (strategies, kept) = prompt.read(a_fifth(), Budget::Tokens(5));
+    assert_eq!(strategies, [Strategy::Heavy]);
+    // Two heavy hitters and the newest leave two of five slots to the special token and the first comma.
+    assert_eq!(kept.slots, [[0, 1, 2, 5, 9]]);
 }

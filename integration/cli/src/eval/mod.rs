@@ -180,7 +180,7 @@ impl Eval {
 
     fn options(&self, config: &EngineConfig, plan: &Plan) -> Result<Options, StartError> {
         Ok(Options {
-            version: 2,
+            version: 3,
             model: self.model.name()?,
             budgets: self.budgets.clone(),
             lengths: self.lengths.clone(),

@@ -104,7 +104,7 @@ fn codes(count: usize, digits: u32, rng: &mut ChaCha8Rng) -> Vec<String> {
 pub fn passkey(size: Size, depth: f64) -> Item {
     let mut rng = size.rng(1);
     let key = codes(1, 5, &mut rng).remove(0);
-    let intro = "A pass key is hidden in this text. Remember it, for it is asked for at the end.";
+    let intro = "Somewhere in this long text stands a pass key. Find it and keep it in mind. You will be asked for it.";
     let mut hay = Haystack::new(intro, size.bytes, &mut rng);
     hay.fill(depth);
     hay.say(&format!(

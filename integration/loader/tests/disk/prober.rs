@@ -64,7 +64,7 @@ impl Scorer for Prober {
     fn scores(&self, view: &LayerView<'_>) -> Vec<Vec<f32>> {
         let (dim, last) = (view.head_dim(), view.prompt - 1);
         let row = |head: usize| {
-            let seen = view.attention(head * view.group(), last);
+            let seen = view.attention(head * view.group()).row(last);
             let token = |token: usize| {
                 let row = token * dim..(token + 1) * dim;
                 let mut key = view.keys(head)[row.clone()].to_vec();
