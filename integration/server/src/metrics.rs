@@ -2,7 +2,7 @@
 use std::{fmt, sync::Arc};
 
 use axum::http::StatusCode;
-use mistralrs_kv::Runtime;
+use mistralrs_kv::{Runtime, Stats};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text::encode},
@@ -172,28 +172,16 @@ impl Collector for Cache {
                 "Sequences in the queue for room",
                 stats.waiting,
             ),
+            (
+                "mistralrs_kv_cache_idle_bytes",
+                "Bytes of caches of finished sequences, kept for prompts that go on from them",
+                stats.reuse.bytes,
+            ),
         ];
         for (name, help, value) in gauges {
             gauge(&mut encoder, name, help, value)?;
         }
-        let counters = [
-            ("mistralrs_prompts", "Prompts read", stats.prompts),
-            (
-                "mistralrs_kv_cache_full",
-                "Times the pool had no room for a sequence, once for each time it was asked",
-                stats.refusals,
-            ),
-            (
-                "mistralrs_preemptions",
-                "Sequences that came back after losing their cache",
-                stats.preemptions,
-            ),
-        ];
-        for (name, help, value) in counters {
-            let counter = ConstCounter::new(value);
-            let metric = encoder.encode_descriptor(name, help, None, counter.metric_type())?;
-            counter.encode(metric)?;
-        }
+        counters(&mut encoder, &stats)?;
         let policy = OfPolicy {
             policy: self.0.config().policy_name().to_owned(),
         };
@@ -225,6 +213,43 @@ fn resident(encoder: &mut DescriptorEncoder<'_>, layers: &[usize]) -> Result<(),
     let mut metric = encoder.encode_descriptor(name, help, None, kind)?;
     for (layer, &tokens) in layers.iter().enumerate() {
         ConstGauge::new(signed(tokens)).encode(metric.encode_family(&OfLayer { layer })?)?;
+    }
+    Ok(())
+}
+
+fn counters(encoder: &mut DescriptorEncoder<'_>, stats: &Stats) -> Result<(), fmt::Error> {
+    let counters = [
+        ("mistralrs_prompts", "Prompts read", stats.prompts),
+        (
+            "mistralrs_kv_cache_full",
+            "Times the pool had no room for a sequence, once for each time it was asked",
+            stats.refusals,
+        ),
+        (
+            "mistralrs_preemptions",
+            "Sequences that came back after losing their cache",
+            stats.preemptions,
+        ),
+        (
+            "mistralrs_kv_cache_reused",
+            "Prompts that went on from the cache of a finished sequence",
+            stats.reuse.hits,
+        ),
+        (
+            "mistralrs_kv_cache_tokens_reused",
+            "Tokens of prompts that were not read again",
+            stats.reuse.tokens,
+        ),
+        (
+            "mistralrs_kv_cache_idle_evicted",
+            "Caches of finished sequences that were let go of, for want of room or past the limit",
+            stats.reuse.evictions,
+        ),
+    ];
+    for (name, help, value) in counters {
+        let counter = ConstCounter::new(value);
+        let metric = encoder.encode_descriptor(name, help, None, counter.metric_type())?;
+        counter.encode(metric)?;
     }
     Ok(())
 }
