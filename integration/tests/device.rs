@@ -100,6 +100,18 @@ fn what_a_device_does_not_serve_is_refused_by_name() {
     }
 }
 
+#[test]
+fn caches_of_finished_turns_are_not_kept_on_a_device() {
+    let config = CacheConfig::new("keep-all").keep_turns(64);
+    let runtime = Runtime::on_device(config, EmulatedGpu::new());
+    let refused = runtime.open_pool(&spec(DType::F32)).err();
+    let said = refused.expect("not on a device").to_string();
+    assert!(
+        said.contains("keep-turns-mb") && said.contains("64"),
+        "{said}"
+    );
+}
+
 /// What differs between the two is the rounding of scores and sums, so a token may be taken for another only if their scores are
 /// within some 1e-6 of each other. That can happen once; it does not happen with two seeds.
 #[test]

@@ -1,4 +1,4 @@
-//! Caches of finished turns: the next turn goes on from them as if all had been read, and they are let go of in time.
+//! Caches of finished turns: the next turn goes on from them as if all had been generated, and they are let go of in time.
 mod common;
 
 use std::time::Duration;
@@ -41,9 +41,14 @@ impl Desk {
     }
 
     async fn start(&self, cache: CacheConfig) -> Engine {
+        self.start_in(cache, None).await
+    }
+
+    async fn start_in(&self, cache: CacheConfig, pool: Option<PoolSize>) -> Engine {
         let config = EngineConfig {
             // What is rounded to half precision may be rounded to its neighbour.
             cache: Some(cache.cache_dtype(KvDtype::F32)),
+            pool,
             ..EngineConfig::new(self.folder.path().join("model.gguf"))
         };
         let engine = config.start().await;
@@ -224,16 +229,9 @@ async fn without_being_asked_nothing_is_kept() {
 #[tokio::test(flavor = "multi_thread")]
 async fn idle_caches_make_room() {
     let desk = Desk::new();
-    let config = EngineConfig {
-        cache: Some(
-            CacheConfig::new("keep-all")
-                .keep_turns(64)
-                .cache_dtype(KvDtype::F32),
-        ),
-        pool: Some(PoolSize::MemoryMb(1)),
-        ..EngineConfig::new(desk.folder.path().join("model.gguf"))
-    };
-    let engine = config.start().await.expect("starts");
+    let small = Some(PoolSize::MemoryMb(1));
+    let cache = CacheConfig::new("keep-all").keep_turns(64);
+    let engine = desk.start_in(cache, small).await;
     let mut texts = Vec::new();
     for stream in 0..15 {
         texts.push(first_turn(&desk, &engine, stream).await);
@@ -255,16 +253,9 @@ async fn idle_caches_make_room() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_turn_that_is_too_long_to_go_on_is_read_anew() {
     let desk = Desk::new();
-    let config = EngineConfig {
-        cache: Some(
-            compressed("snap-kv")
-                .keep_turns(64)
-                .cache_dtype(KvDtype::F32),
-        ),
-        pool: Some(PoolSize::MemoryMb(1)),
-        ..EngineConfig::new(desk.folder.path().join("model.gguf"))
-    };
-    let engine = config.start().await.expect("starts");
+    let small = Some(PoolSize::MemoryMb(1));
+    let cache = compressed("snap-kv").keep_turns(64);
+    let engine = desk.start_in(cache, small).await;
     let mut text = first_turn(&desk, &engine, 0).await;
     // Appended behind the 64 tokens that were kept, it would need more than the 2,048 tokens of 1 MiB.
     text.extend(desk.text(7, 2200));

@@ -84,7 +84,7 @@ enum Command {
         #[arg(last = true)]
         options: Vec<String>,
     },
-    /// Run kvpress' presses on the text that `eval` goes on from, and put the perplexities beside ours; 3 GB of Python packages, 15 minutes
+    /// Run kvpress' presses on the text that `eval` goes on from, and put the perplexities beside ours; 3 GB of Python packages, then 6 minutes
     Kvpress {
         /// Folder that `eval` wrote
         #[arg(long, value_name = "FOLDER", default_value = ".headroom/report")]

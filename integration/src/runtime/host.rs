@@ -169,11 +169,11 @@ impl Backend for HostBackend {
         let one = geometry.kv_heads * geometry.group * rows.tokens * geometry.head_dim;
         for (index, out) in out.chunks_exact_mut(one).enumerate() {
             let length = pass.call.batch.new_lens[index];
-            // A prompt whose last tokens are read afterwards is observed without them.
             if pass.goes_on(index) {
                 rows.seen.push(None);
                 continue;
             }
+            // A prompt whose last tokens are read afterwards is observed without them.
             let sees = pass.tail_of(index, length) == 0;
             let observation = if sees { observation } else { Observation::None };
             let args = AttendPromptArgs {

@@ -554,26 +554,19 @@ impl State {
         tokens: usize,
         (demand, terms): (Demand, Arc<Terms>),
     ) -> std::result::Result<(), CacheError> {
-        let known = loop {
-            let taken = match self.idle.take_up(&mut self.ledger, seq, tokens) {
-                Ok(None) => {
-                    let opened = self.ledger.open(seq, tokens, demand.clone(), &terms.pins);
-                    opened.map(|()| Vec::new())
-                }
-                Ok(Some(known)) => Ok(known),
-                Err(error) => Err(error),
-            };
-            match taken {
-                Ok(known) => break known,
-                Err(CacheError::Full(_)) if self.idle.evict(&mut self.ledger, Some(seq)) => {}
-                Err(error) => {
-                    if self.running().next().is_none() {
-                        self.idle.evict_claimed(&mut self.ledger, seq);
-                    }
-                    return Err(error);
-                }
+        let known = self.making_room(Some(seq), |state| {
+            match state.idle.take_up(&mut state.ledger, seq, tokens)? {
+                Some(known) => Ok(known),
+                None => state
+                    .ledger
+                    .open(seq, tokens, demand.clone(), &terms.pins)
+                    .map(|()| Vec::new()),
             }
-        };
+        });
+        if known.is_err() && self.running().next().is_none() {
+            self.idle.evict_claimed(&mut self.ledger, seq);
+        }
+        let known = known?;
         self.queue.remove(&seq);
         let overwritten = self.ledger.report(seq)?.overwrites;
         let open = Open {
@@ -588,11 +581,15 @@ impl State {
         Ok(())
     }
 
-    /// Promises a sequence more, and lets idle caches make room for it.
-    fn promise(&mut self, seq: SeqId, tokens: usize) -> std::result::Result<(), CacheError> {
+    /// Tries again while the pool is full and an idle cache can make room, but not the one that `seq` claims.
+    fn making_room<T>(
+        &mut self,
+        seq: Option<SeqId>,
+        mut attempt: impl FnMut(&mut Self) -> std::result::Result<T, CacheError>,
+    ) -> std::result::Result<T, CacheError> {
         loop {
-            match self.ledger.reserve(seq, tokens) {
-                Err(CacheError::Full(_)) if self.idle.evict(&mut self.ledger, None) => {}
+            match attempt(self) {
+                Err(CacheError::Full(_)) if self.idle.evict(&mut self.ledger, seq) => {}
                 result => return result,
             }
         }
@@ -706,7 +703,7 @@ impl KvRuntime for Runtime {
             let demand = terms.demand(&opened.geometry, tokens, self.tail_of(tokens));
             state.admit(seq, tokens, (demand, terms))
         } else {
-            state.promise(seq, tokens)
+            state.making_room(None, |state| state.ledger.reserve(seq, tokens))
         };
         match promised {
             Ok(()) => {

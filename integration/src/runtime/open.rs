@@ -32,6 +32,7 @@ impl Runtime {
         let needs = terms.needs;
         check_needs(&config.policy, &needs, &place)?;
         check_sight(&config.policy, &terms, &geometry, &place)?;
+        let idle = Idle::new(keep_turns(config, &place)?, geometry.page_bytes());
         if needs.reads.rotation {
             kv_hook::want_rotation();
         }
@@ -87,7 +88,7 @@ impl Runtime {
             rotation: None,
             released: None,
             evicted_before: 0,
-            idle: Idle::new(keep_turns(config, &place)?, geometry.page_bytes()),
+            idle,
         });
         Ok(caches)
     }
@@ -102,7 +103,7 @@ fn keep_turns(config: &CacheConfig, place: &Place) -> Result<usize, StartError> 
             allowed: format!("0 on {place}: caches are kept from turn to turn on the CPU only"),
         });
     }
-    Ok(config.keep_turns_mib << 20)
+    Ok(config.keep_turns_mib.saturating_mul(1 << 20))
 }
 
 /// A bound that not even one sequence can be promised is a mistake in the budget.

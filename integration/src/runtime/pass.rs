@@ -249,6 +249,16 @@ impl<'a> Pass<'a> {
         open.is_some_and(|open| open.known > 0)
     }
 
+    /// Refuses a prompt that does not begin where the cache that it goes on from ends.
+    fn check_known(&self, index: usize) -> Result<()> {
+        let first = self.call.batch.positions[index];
+        let known = self.open.get(&self.seq(index)).map_or(0, |open| open.known);
+        if first != known {
+            bail!("a prompt begins at token {first}, its cache holds a text of {known}"); // cannot be: the engine was told so
+        }
+        Ok(())
+    }
+
     /// Whether some of the prompts are read through the compressed cache, as a whole or their ends.
     fn has_tails(&self) -> bool {
         let mut sequences = 0..self.call.batch.seq_ids.len();
@@ -337,6 +347,7 @@ fn keep_prompts<B: Backend + ?Sized>(
         }
         pass.counts.prompts += u64::from(pass.layer == 0);
         if pass.goes_on(index) {
+            pass.check_known(index)?;
             continue;
         }
         let length = length - tail;
