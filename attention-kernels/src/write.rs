@@ -3,7 +3,7 @@
 //! Both check every entry before they touch the first, so a refused call leaves the store as it was.
 
 use half::{bf16, f16};
-use kv_core::Address;
+use kv_core::{Address, Move};
 
 use crate::store::MemoryMut;
 use crate::{Element, KernelError, PageLayout, PageStore};
@@ -32,19 +32,12 @@ pub struct RowWrite {
 
 impl RowWrite {
     /// Row `source` to the address that the ledger gave its token.
-    ///
-    /// # Panics
-    ///
-    /// Where the address has an offset of more than 32 bits.
     #[must_use]
-    pub fn at(source: usize, address: Address) -> Self {
-        let Address { page, offset } = address;
-        let offset = u32::try_from(offset)
-            .unwrap_or_else(|_| panic!("offset {offset} does not fit 32 bits"));
+    pub const fn at(source: usize, address: Address) -> Self {
         Self {
             source,
-            page: page.0,
-            offset,
+            page: address.page().0,
+            offset: address.offset(),
         }
     }
 }
@@ -60,6 +53,20 @@ pub struct CopyRow {
     pub to_page: u32,
     /// Place in the page to write, below `B`.
     pub to_offset: u32,
+}
+
+impl CopyRow {
+    /// What the ledger says has moved.
+    #[must_use]
+    pub const fn of(step: &Move) -> Self {
+        let (from_page, from_offset) = step.from;
+        Self {
+            from_page: from_page.0,
+            from_offset,
+            to_page: step.to.page().0,
+            to_offset: step.to.offset(),
+        }
+    }
 }
 
 /// Writes rows of keys and values into slots, in the order of [`WriteArgs::rows`]: of two entries that name the same slot the

@@ -16,6 +16,7 @@ pub struct CacheConfig {
     pub(crate) pin_prefix: u32,
     pub(crate) prompt_tail: usize,
     pub(crate) keep_turns_mib: usize,
+    pub(crate) share_any_prefix: bool,
     pub(crate) dtype: Option<KvDtype>,
     pub(crate) registry: Arc<Registry>,
 }
@@ -33,6 +34,7 @@ struct PolicyFile {
     prompt_tail: usize,
     #[serde(default)]
     keep_turns_mb: usize,
+    share_any_prefix: bool,
     #[serde(default)]
     cache_dtype: Option<String>,
     #[serde(default)]
@@ -50,6 +52,7 @@ impl CacheConfig {
             pin_prefix: 0,
             prompt_tail: 0,
             keep_turns_mib: 0,
+            share_any_prefix: false,
             dtype: None,
             registry: Arc::new(policies()),
         }
@@ -95,6 +98,7 @@ impl CacheConfig {
     /// pin_prefix = 16
     /// prompt_tail = 0
     /// keep_turns_mb = 64
+    /// share_any_prefix = false
     /// cache_dtype = "f16"
     /// [settings]
     /// sinks = 8
@@ -115,6 +119,7 @@ impl CacheConfig {
         config.fields = read.settings;
         config.prompt_tail = read.prompt_tail;
         config.keep_turns_mib = read.keep_turns_mb;
+        config.share_any_prefix = read.share_any_prefix;
         let dtype = read.cache_dtype.map(|name| name.parse::<KvDtype>());
         config.dtype = dtype
             .transpose()
@@ -142,6 +147,15 @@ impl CacheConfig {
     #[must_use]
     pub fn keep_turns(mut self, mib: usize) -> Self {
         self.keep_turns_mib = mib;
+        self
+    }
+
+    /// Lets requests share a prefix ([`RequestCache::shared_prefix`](crate::RequestCache::shared_prefix)) under a policy that keeps what the
+    /// end of the prefix attended to: another question may then ask about what is gone. Refused unless set; policies that go by positions,
+    /// keys or values need no leave.
+    #[must_use]
+    pub fn share_any_prefix(mut self, is_allowed: bool) -> Self {
+        self.share_any_prefix = is_allowed;
         self
     }
 

@@ -196,10 +196,7 @@ impl Study {
     ) -> Result<Tensor> {
         let (sender, mut answers) = channel(4);
         let _terms = match cache {
-            RequestCache {
-                budget: None,
-                pin_prefix: None,
-            } => None,
+            cache if *cache == RequestCache::default() => None,
             cache => Some(runtime.keep_request(&sender, cache)?),
         };
         let sampling = SamplingParams {

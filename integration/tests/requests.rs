@@ -31,6 +31,7 @@ fn own(budget: usize, pin: u32) -> RequestCache {
     RequestCache {
         budget: Some(Budget::Tokens(budget)),
         pin_prefix: Some(pin),
+        ..RequestCache::default()
     }
 }
 
@@ -140,6 +141,7 @@ fn terms_end_with_their_guard_and_bad_ones_are_refused() {
     let full = RequestCache {
         budget: Some(Budget::Full),
         pin_prefix: None,
+        ..RequestCache::default()
     };
     assert!(host.runtime.keep_request(&client, &full).is_ok());
     // A sequence that leaves the queue is gone from it.
@@ -165,6 +167,7 @@ fn a_budget_that_needs_more_than_is_observed_is_refused() {
     let full = RequestCache {
         budget: Some(Budget::Full),
         pin_prefix: None,
+        ..RequestCache::default()
     };
     let _terms = seeing.runtime.keep_request(&client, &full).expect("taken");
     seeing.runtime.enqueue(1, &client);

@@ -136,6 +136,7 @@ async fn a_pinned_prefix_stays() {
         let request = RequestCache {
             budget: None,
             pin_prefix: pin,
+            ..RequestCache::default()
         };
         let gone_on = study.go_on_under(0, &request, behind).await;
         gone_on.expect("goes on").report.kept

@@ -8,8 +8,8 @@ use criterion::{
     BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime,
 };
 use kv_core::{
-    Address, Demand, Geometry, Growth, KeepPlan, Kept, LayerView, Ledger, Needs, Observation,
-    OwnedPages, PagePool, Pins, Position, Reduction, Room, SeqId, rank,
+    Address, Demand, Entered, Geometry, Growth, KeepPlan, Kept, LayerView, Ledger, Needs,
+    Observation, PagePool, Pages, Pins, Position, Reduction, Room, SeqId, rank,
 };
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -32,7 +32,7 @@ const STEPS: u64 = 256;
 fn pages(measurements: &mut BenchmarkGroup<'_, WallTime>) {
     let pool = PagePool::new(PAGES);
     measurements.throughput(Throughput::Elements(PAGES as u64));
-    let mut list = OwnedPages::default();
+    let mut list = Pages::default();
     measurements.bench_function("pages, all at once", |bencher| {
         bencher.iter(|| {
             let mut room = pool.reservation();
@@ -41,7 +41,7 @@ fn pages(measurements: &mut BenchmarkGroup<'_, WallTime>) {
             taken
         });
     });
-    let mut lists: Vec<OwnedPages> = (0..PAGES / 64).map(|_| OwnedPages::default()).collect();
+    let mut lists: Vec<Pages> = (0..PAGES / 64).map(|_| Pages::default()).collect();
     measurements.bench_function("pages, 64 to a head", |bencher| {
         bencher.iter(|| {
             let mut room = pool.reservation();
@@ -95,13 +95,13 @@ fn ledger(tokens: u32, growth: Growth, rng: &mut ChaCha8Rng) -> Ledger {
 fn step(
     ledger: &mut Ledger,
     position: u32,
-    addresses: &mut Vec<Address>,
+    entered: &mut Entered<Address>,
     observed: Option<(&Needs, &[f32])>,
 ) -> Result<(), kv_core::CacheError> {
-    addresses.clear();
+    entered.clear();
     ledger.reserve(SEQ, position as usize + 1)?;
     for layer in 0..GEOMETRY.layers {
-        ledger.append_into(SEQ, layer, Position(position), addresses)?;
+        ledger.append_into(SEQ, layer, Position(position), entered)?;
         if let Some((needs, rows)) = observed {
             ledger.note_rows(SEQ, layer, needs, rows)?;
         }
@@ -139,7 +139,7 @@ fn steps(measurements: &mut BenchmarkGroup<'_, WallTime>, rng: &mut ChaCha8Rng) 
             ("evict-lowest, observed", lowest, Some(&needs)),
             ("evict-lowest, shared", lowest, Some(&shared)),
         ] {
-            let mut addresses = Vec::with_capacity(GEOMETRY.heads());
+            let mut entered = Entered::default();
             measurements.bench_function(format!("step, {name}, T={tokens}"), |bencher| {
                 bencher.iter_custom(|count| {
                     let mut spent = Duration::ZERO;
@@ -151,8 +151,8 @@ fn steps(measurements: &mut BenchmarkGroup<'_, WallTime>, rng: &mut ChaCha8Rng) 
                         let start = Instant::now();
                         for position in (tokens..).take(usize::try_from(now).unwrap_or(0)) {
                             let observed = observed.map(|needs| (needs, rows.as_slice()));
-                            step(&mut ledger, position, &mut addresses, observed).expect("room");
-                            black_box(&addresses);
+                            step(&mut ledger, position, &mut entered, observed).expect("room");
+                            black_box(&entered);
                         }
                         spent += start.elapsed();
                     }

@@ -7,6 +7,7 @@
 mod compare;
 mod model;
 mod replay;
+mod sharing;
 mod violation;
 
 use std::collections::HashSet;
@@ -14,7 +15,7 @@ use std::collections::HashSet;
 pub use replay::Replay;
 pub use violation::{HeadId, Holder, Violation};
 
-use crate::{HeadTable, Ledger, PageId, PoolUsage, Position, SeqId, Slot};
+use crate::{HeadTable, Ledger, PageId, PagePool, PoolUsage, Position, SeqId, Slot};
 
 /// Checks every rule that can be seen in a ledger as it stands.
 ///
@@ -66,11 +67,10 @@ struct HeadFacts {
 }
 
 impl HeadFacts {
-    fn of(table: &HeadTable) -> Self {
-        // What a table holds is its own.
-        let pages = table.page_ids().iter();
+    fn of(table: &HeadTable, pool: &PagePool) -> Self {
+        let pages = table.page_ids().iter().map(|&page| PageId(page));
         Self {
-            pages: pages.map(|&page| (PageId(page), false)).collect(),
+            pages: pages.map(|page| (page, pool.is_shared(page))).collect(),
             positions: table.positions().to_vec(),
             scores: table.scores().len(),
             addresses: (0..table.len())
@@ -137,7 +137,11 @@ impl Snapshot {
             seq,
             seen: ledger.report(seq).map_or(0, |report| report.cached_tokens),
             credit: sequence.credit(),
-            heads: sequence.heads().iter().map(HeadFacts::of).collect(),
+            heads: sequence
+                .heads()
+                .iter()
+                .map(|table| HeadFacts::of(table, ledger.pool()))
+                .collect(),
         });
         Self {
             layers: geometry.layers,
@@ -226,6 +230,7 @@ impl Snapshot {
                     });
                 }
                 [Holder::FreeList] => {}
+                [Holder::Sharer(_)] => return Err(Violation::SharedAlone { page }),
                 [_] => counted += 1,
                 [first, second, ..] => {
                     if let Some(alone) = holders

@@ -24,6 +24,14 @@ impl Room {
         }
     }
 
+    /// Whether a head keeps all that comes.
+    pub(crate) fn is_unbounded(&self, head: usize) -> bool {
+        match self {
+            Self::Each(tokens) | Self::Together(tokens) => *tokens == usize::MAX,
+            Self::Heads(tokens) => tokens.get(head) == Some(&usize::MAX),
+        }
+    }
+
     /// Whether a layer whose heads hold `lens` tokens is within it.
     ///
     /// # Panics

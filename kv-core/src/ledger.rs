@@ -1,24 +1,50 @@
 //! All sequences of one engine: what each head holds, and what each sequence was promised.
 mod enter;
 mod note;
+mod share;
 mod shrink;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Range};
 
 use crate::{
-    CacheError, Demand, Geometry, HeadTable, Kept, PageId, PagePool, Pins, Position, Reservation,
-    SeqId, TokenClass,
+    CacheError, Demand, Geometry, Growth, HeadTable, Kept, PageId, PagePool, Pins, Position,
+    Reservation, SeqId, TokenClass, pool::Own,
 };
 
+pub use enter::Entered;
 pub use shrink::Move;
 
-/// Where a token is written.
+/// Where a token is written: the right to write there, for only the ledger makes one, of a page that no other head holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Address {
+    page: PageId,
+    offset: u32,
+}
+
+impl Address {
+    /// A place in a page that may be written.
+    ///
+    /// # Panics
+    ///
+    /// If a page of so many tokens does not fit 32 bits.
+    pub(crate) fn of(own: &Own, offset: usize) -> Self {
+        Self {
+            page: own.page(),
+            offset: Position::new(offset).0,
+        }
+    }
+
     /// The physical page.
-    pub page: PageId,
+    #[must_use]
+    pub const fn page(self) -> PageId {
+        self.page
+    }
+
     /// The place in it, `0..B`.
-    pub offset: usize,
+    #[must_use]
+    pub const fn offset(self) -> u32 {
+        self.offset
+    }
 }
 
 /// One sequence's cache.
@@ -26,6 +52,10 @@ pub struct Address {
 pub struct Sequence {
     heads: Vec<HeadTable>,
     reservation: Reservation,
+    /// Pages that its heads may come to hold, as far as it was said; `None`: nobody is about to make it longer.
+    wanted: Option<usize>,
+    /// Whether others ever held some of its pages, too.
+    has_shared: bool,
     demand: Demand,
     pins: Pins,
     /// What kind of text each token is, as far as it was said.
@@ -173,6 +203,21 @@ impl Ledger {
         self.evicted
     }
 
+    /// Pages that some sequences hold together, each counted once whoever shares it.
+    #[must_use]
+    pub fn pages_of(&self, sequences: impl IntoIterator<Item = SeqId>) -> usize {
+        let mut met = vec![false; self.pool.usage().total];
+        let sequences = sequences
+            .into_iter()
+            .filter_map(|seq| self.sequences.get(&seq));
+        let pages = sequences
+            .flat_map(Sequence::heads)
+            .flat_map(HeadTable::page_ids);
+        pages
+            .filter(|&&page| !std::mem::replace(&mut met[page as usize], true))
+            .count()
+    }
+
     /// All open sequences, in no particular order.
     pub fn sequences(&self) -> impl Iterator<Item = (SeqId, &Sequence)> {
         self.sequences.iter().map(|(&id, sequence)| (id, sequence))
@@ -233,13 +278,16 @@ impl Ledger {
         }
         let mut reservation = self.pool.reservation();
         let pinned = demand.pinned(&self.geometry, tokens, pins);
-        reservation.grow(demand.pages(&self.geometry, tokens, pinned))?;
+        let wanted = demand.pages(&self.geometry, tokens, pinned);
+        reservation.grow(wanted)?;
         let heads = (0..self.geometry.heads())
             .map(|_| HeadTable::new(self.geometry.block))
             .collect();
         let sequence = Sequence {
             heads,
             reservation,
+            wanted: Some(wanted),
+            has_shared: false,
             demand,
             pins: pins.clone(),
             classes: Vec::new(),
@@ -267,11 +315,7 @@ impl Ledger {
             .demand
             .pinned(&self.geometry, tokens, &sequence.pins);
         let wanted = sequence.demand.pages(&self.geometry, tokens, pinned);
-        let missing = wanted.saturating_sub(sequence.pages_held() + sequence.credit());
-        if missing > 0 {
-            sequence.reservation.grow(missing)?;
-        }
-        Ok(())
+        sequence.promise(Some(wanted.max(sequence.wanted.unwrap_or(0))))
     }
 
     /// Gives back what was promised to a sequence beyond what it holds: nobody is about to make it longer.
@@ -284,7 +328,8 @@ impl Ledger {
             .sequences
             .get_mut(&seq)
             .ok_or(CacheError::UnknownSequence(seq))?;
-        sequence.reservation = self.pool.reservation();
+        sequence.wanted = None;
+        sequence.reservation.keep(0);
         Ok(())
     }
 
@@ -374,17 +419,16 @@ impl Ledger {
         sequence.reservation.ensure(pages)?;
         let mut addresses = Vec::with_capacity(kv_heads);
         for (index, table) in tables.iter_mut().enumerate() {
-            table.fill(
+            addresses.push(table.fill(
                 &kept.slots[index],
                 &sequence.pins,
                 &mut sequence.reservation,
-            )?;
+            )?);
             if let Some(scores) = &kept.scores {
                 table.set_scores(&scores[index]);
             }
             let class = |position| class_of(&sequence.classes, position);
             table.set_growth(kept.growth[index], class);
-            addresses.push(table.addresses().collect());
         }
         sequence.pages_held += pages;
         sequence.prompt = prompt;
@@ -430,12 +474,16 @@ impl Ledger {
     pub fn release(&mut self, seq: SeqId) -> Option<SequenceReport> {
         let sequence = self.sequences.remove(&seq)?;
         let report = sequence.report(&self.geometry, seq);
+        let has_shared = sequence.has_shared;
         let Sequence {
             heads, reservation, ..
         } = sequence;
         self.pool
             .give_back(heads.into_iter().map(HeadTable::into_pages));
         drop(reservation);
+        if has_shared {
+            self.sequences.values_mut().for_each(Sequence::settle);
+        }
         Some(report)
     }
 
@@ -454,6 +502,61 @@ fn class_of(classes: &[TokenClass], position: Position) -> TokenClass {
 }
 
 impl Sequence {
+    /// Pages that it holds and others, too.
+    #[must_use]
+    pub fn shared_pages(&self) -> usize {
+        self.heads.iter().map(HeadTable::shared_pages).sum()
+    }
+
+    /// Pages that it may have to take while it stays within what was promised: to grow, and to copy those that others hold.
+    fn due(&self, wanted: usize) -> usize {
+        let heads = self.heads.iter().enumerate();
+        let copies = heads.map(|(index, table)| table.copies_due(self.never_cuts(index)));
+        copies.sum::<usize>() + wanted.saturating_sub(self.pages_held)
+    }
+
+    /// Whether no policy cuts the head at `index`, `0..L * H`: all that comes is appended, and stays.
+    fn never_cuts(&self, index: usize) -> bool {
+        let kv_heads = self.heads.len() / self.demand.rooms.len();
+        self.demand.appends || self.demand.rooms[index / kv_heads].is_unbounded(index % kv_heads)
+    }
+
+    /// Pages to have in credit before a shrink of some heads to these slots: for copies, and where heads are cut of which nobody
+    /// reckoned that they would be, for what they then hold no more but may need again.
+    fn copies_to_shrink(&self, heads: Range<usize>, kept: &[Vec<u32>]) -> usize {
+        let tables = heads.zip(kept);
+        let (mut copies, mut unreckoned) = (0, 0);
+        for (index, slots) in tables {
+            let table = &self.heads[index];
+            copies += table.copies_to_shrink(slots);
+            if self.never_cuts(index) && table.growth() == Growth::Append {
+                unreckoned += table.shared_pages();
+            }
+        }
+        if unreckoned == 0 {
+            return copies;
+        }
+        let due = self.wanted.map_or(0, |wanted| self.due(wanted));
+        copies.max(due + unreckoned)
+    }
+
+    /// Sees to it that all it needs to hold `wanted` pages can be taken; nothing has changed if that cannot be.
+    fn promise(&mut self, wanted: Option<usize>) -> Result<(), CacheError> {
+        if let Some(pages) = wanted {
+            self.reservation.ensure(self.due(pages))?;
+        }
+        self.wanted = wanted;
+        Ok(())
+    }
+
+    /// Gives up what it was promised for copies that it no longer has to make.
+    fn settle(&mut self) {
+        if self.has_shared {
+            let due = self.wanted.map_or(0, |wanted| self.due(wanted));
+            self.reservation.keep(due);
+        }
+    }
+
     fn note(&mut self, seen: usize) {
         self.seen = self.seen.max(seen);
         self.pages_peak = self.pages_peak.max(self.pages_held);

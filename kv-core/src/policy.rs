@@ -139,6 +139,16 @@ impl Needs {
         positions: Positions::Original,
         min_tokens: 1,
     };
+
+    /// Whether what stays of a text depends on what its queries looked for, and so on the question at its end. What a method keeps by
+    /// positions, keys or values alone serves any question behind it; what it keeps by attention serves the conversation that it was kept
+    /// for, and may have dropped what another question asks about.
+    #[must_use]
+    pub const fn depends_on_queries(&self) -> bool {
+        let looks_at_attention =
+            !matches!(self.observation, Observation::None | Observation::KeyNorms);
+        looks_at_attention || self.reads.queries
+    }
 }
 
 /// What the host must measure. Scores are `[H, T]`, `f32`, "higher keeps".

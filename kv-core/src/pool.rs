@@ -1,17 +1,19 @@
 //! Physical pages: a free list, promises, and guards that give pages back when they are dropped.
 //!
-//! A page is in the free list or in exactly one guard. What a head holds is one guard, [`OwnedPages`]: a list of numbers, taken and
-//! given back under one lock and without a count of references per page. Pages of the free list may be *promised* to a [`Reservation`];
-//! `free - promised` is what can still be promised, so a reservation with credit can always take a page.
+//! A page is in the free list or in a guard, or in several that share it. What a head holds is one guard, [`Pages`]: a list of numbers,
+//! taken and given back under one lock; the pool counts the holders of those that are shared, and the last one gives the page back. Pages
+//! of the free list may be *promised* to a [`Reservation`]; `free - promised` is what can still be promised, so a reservation with credit
+//! can always take a page.
 mod pages;
 
-use std::{fmt, mem, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use parking_lot::Mutex;
 
 use crate::PageId;
 
-pub use pages::OwnedPages;
+pub(crate) use pages::Own;
+pub use pages::Pages;
 
 /// The pool has no room now: a value for the scheduler, not a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -41,6 +43,23 @@ struct State {
     promised: usize,
     /// Fewest free pages there ever were.
     fewest_free: usize,
+    /// How many guards hold each page besides the first, `[total]`; none at all while no page was ever shared.
+    sharers: Vec<u32>,
+}
+
+impl State {
+    /// A guard lets go of a page: it is free if nobody else holds it.
+    fn let_go(&mut self, page: PageId) {
+        match self.sharers.get_mut(page.index()) {
+            Some(others) if *others > 0 => *others -= 1,
+            _ => self.free.push(page),
+        }
+    }
+
+    fn is_shared(&self, page: u32) -> bool {
+        let others = self.sharers.get(page as usize);
+        others.is_some_and(|&others| others > 0)
+    }
 }
 
 impl fmt::Debug for State {
@@ -62,7 +81,8 @@ struct Shared {
 
 impl Shared {
     fn give_back(&self, pages: impl IntoIterator<Item = PageId>) {
-        self.state.lock().free.extend(pages);
+        let mut state = self.state.lock();
+        pages.into_iter().for_each(|page| state.let_go(page));
     }
 }
 
@@ -86,6 +106,7 @@ impl PagePool {
             free,
             promised: 0,
             fewest_free: pages,
+            sharers: Vec::new(),
         };
         Self {
             shared: Arc::new(Shared {
@@ -117,6 +138,12 @@ impl PagePool {
         }
     }
 
+    /// Whether several guards hold a page.
+    #[must_use]
+    pub fn is_shared(&self, page: PageId) -> bool {
+        self.shared.state.lock().is_shared(page.0)
+    }
+
     /// The free pages, in no particular order, for a checker.
     #[must_use]
     pub fn free_pages(&self) -> Vec<PageId> {
@@ -128,13 +155,13 @@ impl PagePool {
     /// # Panics
     ///
     /// If a page comes from another pool.
-    pub fn give_back(&self, guards: impl IntoIterator<Item = OwnedPages>) {
-        let mut guards: Vec<OwnedPages> = guards.into_iter().filter(|g| !g.is_empty()).collect();
+    pub fn give_back(&self, guards: impl IntoIterator<Item = Pages>) {
+        let mut guards: Vec<Pages> = guards.into_iter().filter(|g| !g.is_empty()).collect();
         // Before any page moves, and before the lock: on a panic every guard still returns its own.
         guards.iter().for_each(|g| g.check_home(&self.shared));
         let mut state = self.shared.state.lock();
         for pages in &mut guards {
-            pages.move_into(&mut state.free, 0);
+            pages.move_into(&mut state, 0);
         }
     }
 }
@@ -192,31 +219,6 @@ impl Reservation {
         }
     }
 
-    /// Takes a page, from the promise if there is credit, else from what is free and not promised.
-    ///
-    /// # Errors
-    ///
-    /// [`Full`] if the promise is used up and no other page is to be had.
-    pub fn take(&mut self) -> Result<OwnedPage, Full> {
-        if self.credit == 0 {
-            self.grow(1)?;
-        }
-        let mut state = self.shared.state.lock();
-        // A promised page is in the free list by construction; an empty list would be a bug in this file.
-        let Some(id) = state.free.pop() else {
-            return Err(Full { wanted: 1, free: 0 });
-        };
-        state.promised -= 1;
-        state.fewest_free = state.fewest_free.min(state.free.len());
-        drop(state);
-        self.credit -= 1;
-        Ok(OwnedPage {
-            id,
-            shared: self.shared.clone(),
-            given_back: false,
-        })
-    }
-
     /// Takes `count` pages under one lock and appends them to `pages`, from the promise as far as it goes, else from what is free
     /// and not promised.
     ///
@@ -227,7 +229,7 @@ impl Reservation {
     /// # Panics
     ///
     /// If `pages` holds pages of another pool.
-    pub fn take_many(&mut self, count: usize, pages: &mut OwnedPages) -> Result<(), Full> {
+    pub fn take_many(&mut self, count: usize, pages: &mut Pages) -> Result<(), Full> {
         pages.settle(&self.shared);
         let missing = count.saturating_sub(self.credit);
         let mut state = self.shared.state.lock();
@@ -245,22 +247,32 @@ impl Reservation {
         Ok(())
     }
 
-    /// Puts all pages but the first `keep` back, to be taken again: they are free, and promised.
+    /// Puts all pages but the first `keep` back, to be taken again: they are free, and promised. Those that others hold, too, stay theirs.
     ///
     /// # Panics
     ///
     /// If they come from another pool.
-    pub fn put_back(&mut self, pages: &mut OwnedPages, keep: usize) {
-        let returned = pages.len().saturating_sub(keep);
-        if returned == 0 {
+    pub fn put_back(&mut self, pages: &mut Pages, keep: usize) {
+        if pages.len() <= keep {
             return;
         }
         pages.check_home(&self.shared);
         let mut state = self.shared.state.lock();
+        let free = state.free.len();
+        pages.move_into(&mut state, keep);
+        let returned = state.free.len() - free;
         state.promised += returned;
-        pages.move_into(&mut state.free, keep);
         drop(state);
         self.credit += returned;
+    }
+
+    /// Gives all but `keep` promised pages up.
+    pub(crate) fn keep(&mut self, keep: usize) {
+        let extra = self.credit.saturating_sub(keep);
+        if extra > 0 {
+            self.shared.state.lock().promised -= extra;
+            self.credit -= extra;
+        }
     }
 }
 
@@ -270,65 +282,16 @@ impl Drop for Reservation {
     }
 }
 
-/// A page that only its owner holds: it may be written. Dropping it returns the page. Many of them are [`OwnedPages`].
-pub struct OwnedPage {
-    id: PageId,
-    shared: Arc<Shared>,
-    given_back: bool,
-}
-
-impl OwnedPage {
-    /// Which page.
-    #[must_use]
-    pub const fn id(&self) -> PageId {
-        self.id
-    }
-
-    /// Gives up the right to write, so that others may hold the page too.
-    #[must_use]
-    pub fn share(self) -> SharedPage {
-        SharedPage(Arc::new(self))
-    }
-}
-
-impl Drop for OwnedPage {
-    fn drop(&mut self) {
-        if !mem::replace(&mut self.given_back, true) {
-            self.shared.give_back([self.id]);
-        }
-    }
-}
-
-impl fmt::Debug for OwnedPage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "OwnedPage({})", self.id)
-    }
-}
-
-/// A page that several tables may hold: it may be read. The last holder's drop returns the page.
-#[derive(Debug, Clone)]
-pub struct SharedPage(Arc<OwnedPage>);
-
-impl SharedPage {
-    /// Which page.
-    #[must_use]
-    pub fn id(&self) -> PageId {
-        self.0.id
-    }
-
-    /// The right to write, if nobody else holds the page.
-    ///
-    /// # Errors
-    ///
-    /// The page itself if others hold it: take a page of your own and copy.
-    pub fn try_own(self) -> Result<OwnedPage, Self> {
-        Arc::try_unwrap(self.0).map_err(Self)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Takes `count` pages.
+    fn take(room: &mut Reservation, count: usize) -> Pages {
+        let mut pages = Pages::default();
+        room.take_many(count, &mut pages).expect("room");
+        pages
+    }
 
     #[test]
     fn a_promise_is_kept_and_the_rest_of_it_comes_back() {
@@ -337,33 +300,23 @@ mod tests {
         mine.grow(3).expect("three of four");
         let mut other = pool.reservation();
         assert_eq!(other.grow(2), Err(Full { wanted: 2, free: 1 }));
-        let page = other.take().expect("the one that is not promised");
-        assert_eq!(
-            other.take().expect_err("the rest is promised"),
-            Full { wanted: 1, free: 0 }
-        );
-        let taken = mine.take().expect("promised");
-        assert_ne!(page.id(), taken.id());
-        assert_eq!(
-            pool.usage(),
-            PoolUsage {
-                total: 4,
-                held: 2,
-                promised: 2,
-                peak: 2
-            }
-        );
+        let page = take(&mut other, 1); // the one that is not promised
+        let refused = other.take_many(1, &mut Pages::default());
+        assert_eq!(refused, Err(Full { wanted: 1, free: 0 }));
+        let taken = take(&mut mine, 1);
+        assert_ne!(page.ids(), taken.ids());
+        let usage = |held, promised| PoolUsage {
+            total: 4,
+            held,
+            promised,
+            peak: 2,
+        };
+        assert_eq!(pool.usage(), usage(2, 2));
+        mine.keep(1);
+        assert_eq!((pool.usage(), mine.credit()), (usage(2, 1), 1));
         drop((mine, page));
-        assert_eq!(
-            pool.usage(),
-            PoolUsage {
-                total: 4,
-                held: 1,
-                promised: 0,
-                peak: 2
-            }
-        );
-        pool.give_back([OwnedPages::from(taken)]);
+        assert_eq!(pool.usage(), usage(1, 0));
+        pool.give_back([taken]);
         assert_eq!(pool.usage().held, 0);
     }
 
@@ -371,26 +324,12 @@ mod tests {
     fn what_is_put_back_stays_promised() {
         let pool = PagePool::new(3);
         let mut mine = pool.reservation();
-        let mut pages = OwnedPages::default();
-        mine.take_many(2, &mut pages).expect("free");
+        let mut pages = take(&mut mine, 2);
         mine.put_back(&mut pages, 0);
         let usage = pool.usage();
         assert_eq!((usage.held, usage.promised, mine.credit()), (0, 2, 2));
         let mut other = pool.reservation();
         assert_eq!(other.grow(2), Err(Full { wanted: 2, free: 1 }));
-        assert!(mine.take().is_ok() && mine.take().is_ok());
-    }
-
-    #[test]
-    fn a_shared_page_returns_with_its_last_holder_and_is_written_by_a_lone_one_only() {
-        let pool = PagePool::new(1);
-        let one = pool.reservation().take().expect("free").share();
-        let two = one.clone();
-        let one = one.try_own().expect_err("two hold it");
-        drop(one);
-        assert_eq!(pool.usage().held, 1);
-        let owned = two.try_own().expect("alone now");
-        drop(owned);
-        assert_eq!(pool.usage().held, 0);
+        assert_eq!(take(&mut mine, 2).len(), 2);
     }
 }

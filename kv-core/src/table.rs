@@ -7,7 +7,7 @@ mod victim;
 use std::borrow::Cow;
 
 use crate::{
-    Address, Growth, OwnedPages, PageId, Position, Reservation, Slot, TokenClass, pool::Full,
+    Address, Growth, Move, PageId, Pages, Position, Reservation, Slot, TokenClass, pool::Full,
 };
 
 pub(crate) use holds::Hold;
@@ -43,7 +43,7 @@ pub enum Target {
 #[derive(Debug)]
 pub struct HeadTable {
     block: usize,
-    pages: OwnedPages,
+    pages: Pages,
     /// As [`HeadTable::positions`], and past ones once a device has overwritten slots.
     pub(crate) positions: Vec<Position>,
     /// None at all while every score is zero.
@@ -66,7 +66,7 @@ impl HeadTable {
     pub fn new(block: usize) -> Self {
         Self {
             block,
-            pages: OwnedPages::default(),
+            pages: Pages::default(),
             positions: Vec::new(),
             scores: Vec::new(),
             holds: Holds::default(),
@@ -186,16 +186,64 @@ impl HeadTable {
         (PageId(page), slot.index() % self.block)
     }
 
-    /// Page and offset of every slot.
-    pub(crate) fn addresses(&self) -> impl Iterator<Item = Address> {
-        let pages = self.page_ids().iter();
-        let all = pages.flat_map(|&page| {
-            (0..self.block).map(move |offset| Address {
-                page: PageId(page),
-                offset,
-            })
-        });
-        all.take(self.len())
+    /// Another table of the same tokens in the same pages; neither can write those from here on, but where it is alone with one.
+    pub(crate) fn share(&mut self) -> Self {
+        Self {
+            pages: self.pages.share(),
+            positions: self.positions.clone(),
+            scores: self.scores.clone(),
+            holds: self.holds.clone(),
+            sinks: self.sinks,
+            ..*self
+        }
+    }
+
+    /// How many of its pages others hold, too.
+    pub(crate) fn shared_pages(&self) -> usize {
+        self.pages.shared_from(0)
+    }
+
+    /// Pages that it may yet have to copy: where it only appends (`never_cuts`) the last one, if a token still fits in.
+    pub(crate) fn copies_due(&self, never_cuts: bool) -> usize {
+        if !(never_cuts && self.growth == Growth::Append) {
+            return self.shared_pages();
+        }
+        if self.is_packed() {
+            return 0;
+        }
+        self.pages.shared_from(self.pages.len() - 1)
+    }
+
+    /// Whether writing the slot, or the one behind the last where it does not begin a page, takes a copy of its page.
+    pub(crate) fn copies_for(&self, place: Place) -> bool {
+        match place {
+            Place::Append => !self.is_packed() && self.pages.is_shared(self.pages.len() - 1),
+            Place::Overwrite(slot) => self.pages.is_shared(slot.index() / self.block),
+        }
+    }
+
+    /// The right to write a slot of a page that is there. Where others hold that page, its tokens come along: `moves` says so.
+    ///
+    /// # Errors
+    ///
+    /// [`Full`] if no page is to be had for a copy; nothing has changed then.
+    pub(crate) fn own(
+        &mut self,
+        slot: Slot,
+        reservation: &mut Reservation,
+        moves: &mut Vec<Move>,
+    ) -> Result<Address, Full> {
+        let (index, offset) = (slot.index() / self.block, slot.index() % self.block);
+        let own = self.pages.own(index, reservation)?;
+        if let Some(old) = own.instead_of {
+            let used = (self.len() - index * self.block).min(self.block);
+            let places = (0..used).map(|offset| Address::of(&own, offset));
+            moves.extend(places.map(|to| Move {
+                from: (old, to.offset()),
+                to,
+            }));
+        }
+        Ok(Address::of(&own, offset))
     }
 
     /// Says how the head grows from now on. A ring starts at its oldest token outside the sinks, so the slots must
@@ -247,7 +295,7 @@ impl HeadTable {
     }
 
     /// Puts the token at `position`, held as [`HeadTable::hold_of`] says, where [`HeadTable::place_of`] says, taking a page if
-    /// the slot needs one.
+    /// the slot needs one or lies in one that others hold, too: then `moves` says what comes along.
     ///
     /// # Errors
     ///
@@ -258,10 +306,12 @@ impl HeadTable {
         place: Place,
         hold: Hold,
         reservation: &mut Reservation,
-    ) -> Result<Slot, Full> {
-        let slot = match place {
-            Place::Append => self.push(position, hold, reservation)?,
+        moves: &mut Vec<Move>,
+    ) -> Result<(Slot, Address), Full> {
+        match place {
+            Place::Append => self.push(position, hold, reservation, moves),
             Place::Overwrite(slot) => {
+                let address = self.own(slot, reservation, moves)?;
                 let left = std::mem::replace(&mut self.positions[slot.index()], position);
                 if let Some(score) = self.scores.get_mut(slot.index()) {
                     *score = 0.0;
@@ -270,10 +320,9 @@ impl HeadTable {
                 self.holds.set(slot.index(), hold);
                 self.cursor = slot.index() + 1;
                 self.note_arrival(position, Some(left));
-                slot
+                Ok((slot, address))
             }
-        };
-        Ok(slot)
+        }
     }
 
     /// Where the next token goes, if it is neither pinned nor protected.
@@ -319,8 +368,20 @@ impl HeadTable {
     }
 
     /// A device puts a token into a slot of its own choice. It drives out one token that is free. Which slot that was matters no
-    /// more: from here on the table only counts.
-    pub(crate) fn overwrite_blindly(&mut self, hold: Hold) {
+    /// more: from here on the table only counts. Pages that others hold, too, are copied first.
+    ///
+    /// # Errors
+    ///
+    /// [`Full`] if there is no room for that.
+    pub(crate) fn overwrite_blindly(
+        &mut self,
+        hold: Hold,
+        reservation: &mut Reservation,
+        moves: &mut Vec<Move>,
+    ) -> Result<(), Full> {
+        for page in 0..self.pages.len() {
+            self.own(Slot::new(page * self.block), reservation, moves)?;
+        }
         self.is_blind = true;
         let is_free = |&slot: &usize| self.holds.get(slot) == Hold::Free;
         if hold != Hold::Free
@@ -328,6 +389,7 @@ impl HeadTable {
         {
             self.holds.set(victim, hold);
         }
+        Ok(())
     }
 
     /// Tokens that are not pinned.
@@ -336,7 +398,7 @@ impl HeadTable {
     }
 
     /// Empties the table and hands its pages out, for a release under one lock.
-    pub(crate) fn into_pages(self) -> OwnedPages {
+    pub(crate) fn into_pages(self) -> Pages {
         self.pages
     }
 }

@@ -136,7 +136,7 @@ fn a_device_that_chooses_victims_changes_nothing_else() {
             let targets = with_device
                 .append_on_device(SEQ, 0, at, true)
                 .expect("room");
-            for (head, target) in targets.into_iter().enumerate() {
+            for (head, target) in targets.heads.into_iter().enumerate() {
                 let slots = &mut device[head];
                 let slot = match target {
                     Target::Slot(slot) => slot.index(),

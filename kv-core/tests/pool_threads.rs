@@ -4,7 +4,7 @@ use std::{
     thread,
 };
 
-use kv_core::{OwnedPage, OwnedPages, PagePool, SharedPage};
+use kv_core::{PagePool, Pages};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -16,38 +16,40 @@ const ROUNDS: usize = if cfg!(miri) { 50 } else { 20_000 };
 struct Uses(Vec<AtomicUsize>);
 
 impl Uses {
-    fn enter(&self, page: &OwnedPage) {
-        let before = self.0[page.id().index()].swap(1, Ordering::SeqCst);
-        assert_eq!(before, 0, "page {} is in two hands", page.id());
+    fn enter(&self, pages: &Pages) {
+        for &page in pages.ids() {
+            let before = self.0[page as usize].swap(1, Ordering::SeqCst);
+            assert_eq!(before, 0, "page {page} is in two hands");
+        }
     }
 
-    fn leave(&self, page: &OwnedPage) {
-        self.0[page.id().index()].store(0, Ordering::SeqCst);
+    fn leave(&self, pages: &Pages) {
+        let uses = pages.ids().iter().map(|&page| &self.0[page as usize]);
+        uses.for_each(|used| used.store(0, Ordering::SeqCst));
     }
 }
 
 fn work(pool: &PagePool, uses: &Uses, seed: u64) {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let mut held: Vec<OwnedPage> = Vec::new();
+    let mut held: Vec<Pages> = Vec::new();
     for round in 0..ROUNDS {
         let wanted = rng.random_range(1..12);
         let mut reservation = pool.reservation();
         if reservation.grow(wanted).is_ok() {
-            let mut taken = OwnedPages::default();
-            reservation
-                .take_many(rng.random_range(0..=wanted), &mut taken)
-                .expect("promised pages are always to be had");
-            while reservation.credit() > 0 && rng.random_bool(0.5) {
-                let page = reservation.take();
-                taken.push(page.expect("a promised page is always to be had"));
+            let taken = rng.random_range(0..=wanted);
+            for count in [taken, rng.random_range(0..=wanted - taken)] {
+                let mut pages = Pages::default();
+                let taken = reservation.take_many(count, &mut pages);
+                taken.expect("promised pages are always to be had");
+                uses.enter(&pages);
+                held.push(pages);
             }
-            while let Some(page) = taken.pop() {
-                uses.enter(&page);
-                held.push(page);
+        } else {
+            let mut pages = Pages::default();
+            if reservation.take_many(1, &mut pages).is_ok() {
+                uses.enter(&pages);
+                held.push(pages);
             }
-        } else if let Ok(page) = reservation.take() {
-            uses.enter(&page);
-            held.push(page);
         }
         let usage = pool.usage();
         assert!(
@@ -55,34 +57,25 @@ fn work(pool: &PagePool, uses: &Uses, seed: u64) {
             "seed {seed}, round {round}: {usage:?}"
         );
         let leaving = held.split_off(rng.random_range(0..=held.len()));
-        leaving.iter().for_each(|page| uses.leave(page));
-        match rng.random_range(0..4) {
-            0 => pool.give_back(leaving.into_iter().map(OwnedPages::from)),
-            1 => drop(leaving),
-            2 => drop(together(leaving)),
+        leaving.iter().for_each(|pages| uses.leave(pages));
+        match rng.random_range(0..8) {
+            0..3 => pool.give_back(leaving),
+            3..6 => drop(leaving),
             _ => share_among_threads(leaving),
         }
     }
-    held.iter().for_each(|page| uses.leave(page));
-}
-
-/// Under one guard.
-fn together(pages: Vec<OwnedPage>) -> OwnedPages {
-    let mut all = OwnedPages::default();
-    pages.into_iter().for_each(|page| all.push(page));
-    all
+    held.iter().for_each(|pages| uses.leave(pages));
 }
 
 /// Lets another thread drop its share at the same time; whoever is last returns the page.
-fn share_among_threads(pages: Vec<OwnedPage>) {
+fn share_among_threads(mut pages: Vec<Pages>) {
     if pages.len() > 2 {
         return; // now and then is enough: a thread costs more than a page
     }
-    let shared: Vec<SharedPage> = pages.into_iter().map(OwnedPage::share).collect();
-    let others = shared.clone();
+    let others: Vec<Pages> = pages.iter_mut().map(Pages::share).collect();
     thread::scope(|scope| {
-        scope.spawn(move || others.into_iter().for_each(|page| drop(page.try_own())));
-        drop(shared);
+        scope.spawn(move || drop(others));
+        drop(pages);
     });
 }
 
@@ -110,7 +103,8 @@ fn a_page_is_in_one_hand_and_a_promise_is_kept() {
 fn a_guard_may_outlive_its_pool_and_end_in_another_thread() {
     let pool = PagePool::new(2);
     let mut reservation = pool.reservation();
-    let page = reservation.take().expect("free");
+    let mut page = Pages::default();
+    reservation.take_many(1, &mut page).expect("free");
     let witness = pool.clone();
     drop(pool);
     thread::spawn(move || drop((page, reservation)))
@@ -122,11 +116,12 @@ fn a_guard_may_outlive_its_pool_and_end_in_another_thread() {
 #[test]
 fn pages_of_another_pool_are_refused_and_none_is_lost() {
     let (ours, other) = (PagePool::new(2), PagePool::new(2));
-    let pages = [
-        ours.reservation().take().expect("free"),
-        other.reservation().take().expect("free"),
-    ]
-    .map(OwnedPages::from);
+    let pages = [&ours, &other].map(|pool| {
+        let mut pages = Pages::default();
+        let taken = pool.reservation().take_many(1, &mut pages);
+        taken.expect("free");
+        pages
+    });
     let refused = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| ours.give_back(pages)));
     assert!(refused.is_err());
     assert_eq!((ours.usage().held, other.usage().held), (0, 0));

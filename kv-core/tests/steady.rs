@@ -8,7 +8,7 @@ use std::{
 };
 
 use kv_core::{
-    Address, Demand, Geometry, Growth, Kept, Ledger, Needs, Observation, OwnedPages, PagePool,
+    Address, Demand, Entered, Geometry, Growth, Kept, Ledger, Needs, Observation, PagePool, Pages,
     Pins, Position, Protected, Reduction, Room, SeqId,
 };
 use peak_alloc::PeakAlloc;
@@ -67,15 +67,15 @@ fn step(
     ledger: &mut Ledger,
     position: u32,
     needs: &Needs,
-    (addresses, rows): (&mut Vec<Address>, &[f32]),
+    (entered, rows): (&mut Entered<Address>, &[f32]),
 ) {
     ledger
         .reserve(SEQ, position as usize + 1)
         .expect("enough pages");
-    addresses.clear();
+    entered.clear();
     for layer in 0..GEOMETRY.layers {
-        let entered = ledger.append_into(SEQ, layer, Position(position), addresses);
-        entered.expect("reserved");
+        let appended = ledger.append_into(SEQ, layer, Position(position), entered);
+        appended.expect("reserved");
         let heads = ledger.heads(SEQ, layer).expect("open");
         let held: usize = heads.iter().map(|table| table.len()).sum();
         assert!(heads.iter().all(|table| !table.page_ids().is_empty()));
@@ -128,18 +128,18 @@ fn steps_allocate_nothing() {
                 ledger.write_prompt(SEQ, layer, limit, &kept([PROMPT; 3], growth, scored));
             written.expect("room");
         }
-        let mut addresses = Vec::with_capacity(GEOMETRY.heads());
+        let mut entered = Entered::default();
         // Pins come on top of a limit: the heads are full some steps later.
         let mut next = PROMPT;
         for _ in 0..16 {
-            step(&mut ledger, next, &needs, (&mut addresses, &rows));
+            step(&mut ledger, next, &needs, (&mut entered, &rows));
             next += 1;
         }
         let held = |ledger: &Ledger| ledger.sequence(SEQ).expect("open").pages_held();
         let mut begun = 0;
         for position in next..next + STEPS {
             let pages = held(&ledger);
-            let run = || step(&mut ledger, position, &needs, (&mut addresses, &rows));
+            let run = || step(&mut ledger, position, &needs, (&mut entered, &rows));
             let ((), bytes) = allocated(run);
             let begins = held(&ledger) - pages;
             begun += begins;
@@ -168,12 +168,12 @@ fn bytes_per_slot(tokens: u32, generated: u32, scored: bool) -> f64 {
             .write_prompt(SEQ, layer, tokens as usize, &kept)
             .expect("room");
     }
-    let mut addresses = Vec::with_capacity(GEOMETRY.kv_heads);
+    let mut entered = Entered::default();
     for position in tokens..tokens + generated {
         for layer in 0..GEOMETRY.layers {
-            addresses.clear();
-            let entered = ledger.append_into(SEQ, layer, Position(position), &mut addresses);
-            entered.expect("room");
+            entered.clear();
+            let appended = ledger.append_into(SEQ, layer, Position(position), &mut entered);
+            appended.expect("room");
         }
     }
     let used = MEMORY.current_usage() - before - pool;
@@ -247,7 +247,7 @@ fn pages_are_full() {
 fn pages_come_and_go_at_once() {
     const PAGES: usize = 100_000;
     let pool = PagePool::new(PAGES);
-    let mut heads: Vec<OwnedPages> = (0..1000).map(|_| OwnedPages::default()).collect();
+    let mut heads: Vec<Pages> = (0..1000).map(|_| Pages::default()).collect();
     let mut best = Duration::MAX;
     for _ in 0..50 {
         let start = Instant::now();

@@ -6,7 +6,7 @@ use attention_kernels::{
     AttendArgs, CopyRow, KvDtype, PageLayout, PageStore, RowWrite, WriteArgs, attend, copy_rows,
     write,
 };
-use kv_core::{Address, PageId};
+use kv_core::{Demand, Geometry, KeepPlan, LayerView, Ledger, Pins, Position, Room, SeqId};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
@@ -128,31 +128,46 @@ fn writes_and_copies_do_what_the_model_does() {
     }
 }
 
-/// What the ledger says is where the row goes.
+/// What the ledger says is where the row goes, and what moves.
 #[test]
 fn an_address_names_its_slot() {
-    let address = Address {
-        page: PageId(5),
-        offset: 7,
+    let geometry = Geometry {
+        layers: 1,
+        kv_heads: 1,
+        group: 1,
+        head_dim: HEAD_DIM,
+        block: BLOCK as usize,
+        element_bytes: 4,
+        max_positions: 64,
     };
+    let mut ledger = Ledger::new(geometry, PAGES as usize);
+    let (seq, pins) = (SeqId(0), Pins::default());
+    let demand = Demand {
+        rooms: vec![Room::Each(usize::MAX)],
+        together: None,
+        appends: false,
+        prompt: 11,
+    };
+    ledger.open(seq, 12, demand, &pins).expect("room");
+    let kept = KeepPlan::all(1).resolve(&LayerView::prefill(0, 1, 11, usize::MAX), &pins);
+    ledger.write_prompt(seq, 0, 11, &kept).expect("room");
+    ledger.fork(seq, SeqId(1), 12).expect("room");
+    // Others hold the second page, too, so that three tokens come along into the third.
+    let entered = ledger.append(seq, 0, Position(11)).expect("room");
     let want = RowWrite {
         source: 3,
-        page: 5,
-        offset: 7,
+        page: 2,
+        offset: 3,
     };
-    assert_eq!(RowWrite::at(3, address), want);
-}
-
-#[test]
-#[should_panic(expected = "offset 4294967296 does not fit 32 bits")]
-fn an_offset_that_no_page_has_panics() {
-    let _ = RowWrite::at(
-        0,
-        Address {
-            page: PageId(0),
-            offset: 1 << 32,
-        },
-    );
+    assert_eq!(RowWrite::at(3, entered.heads[0]), want);
+    let moved: Vec<CopyRow> = entered.moves.iter().map(CopyRow::of).collect();
+    let copied = |offset| CopyRow {
+        from_page: 1,
+        from_offset: offset,
+        to_page: 2,
+        to_offset: offset,
+    };
+    assert_eq!(moved, [0, 1, 2].map(copied));
 }
 
 /// NaN payloads, infinities, zeros of both signs and subnormals move as bits, not as numbers.

@@ -52,6 +52,10 @@ pub(crate) struct ModelArgs {
     /// Keep the caches of finished turns, at most so many MiB, so that the next turn of a conversation reads only what is new [default: 0].
     #[arg(long, value_name = "MIB")]
     keep_turns_mb: Option<usize>,
+    /// Let requests share a prefix under a policy that keeps what the end of the prefix attended to, though another question may ask about
+    /// what is gone
+    #[arg(long)]
+    share_any_prefix: bool,
     /// Size the pool for this many tokens in full [default: the model's context, at most 8192].
     #[arg(long, value_name = "TOKENS", conflicts_with = "pa_memory_mb")]
     pa_context_len: Option<usize>,
@@ -183,6 +187,9 @@ impl ModelArgs {
         if let Some(tokens) = self.prompt_tail {
             cache = cache.prompt_tail(tokens);
         }
+        if self.share_any_prefix {
+            cache = cache.share_any_prefix(true);
+        }
         if let Some(mib) = self.keep_turns_mb {
             cache = cache.keep_turns(mib);
         }
@@ -202,6 +209,10 @@ impl ModelArgs {
             ("set", self.settings.first().cloned()),
             ("pin-prefix", self.pin_prefix.map(|n| n.to_string())),
             ("prompt-tail", self.prompt_tail.map(|n| n.to_string())),
+            (
+                "share-any-prefix",
+                self.share_any_prefix.then(|| "true".into()),
+            ),
             ("keep-turns-mb", self.keep_turns_mb.map(|n| n.to_string())),
             ("cache-dtype", self.cache_dtype.map(|n| n.to_string())),
             ("pa-context-len", self.pa_context_len.map(|n| n.to_string())),

@@ -128,11 +128,11 @@ impl<'a> Run<'a> {
 
     /// One decode step: the token enters, its queries attend, and what they attended to is added to the scores.
     fn step(&mut self, position: usize) -> Result<(), Stop> {
-        let addresses = self
+        let entered = self
             .ledger
             .append(SEQ, self.layer, Position::new(position))?;
         let row = |(head, at)| RowWrite::at(head * self.tensors.shape.tokens + position, at);
-        let rows: Vec<RowWrite> = addresses.into_iter().enumerate().map(row).collect();
+        let rows: Vec<RowWrite> = entered.heads.into_iter().enumerate().map(row).collect();
         self.write(&rows)?;
         let seen = self.attend(position)?;
         self.ledger

@@ -119,7 +119,8 @@ pub trait KvRuntime: fmt::Debug + Send + Sync {
 
     /// How many of the first of `tokens`, the text of sequence `seq`, the engine need not read, because the runtime has what reading them
     /// would bring: the pass over the prompt begins behind them ([`Batch::positions`]). Asked whenever the sequence waits for
-    /// room, before [`KvRuntime::reserve`]; the engine reads at least the last token. 0 unless a runtime says otherwise.
+    /// room, before [`KvRuntime::reserve`], and never of one with images or sound; the engine reads at least the last token. 0 unless a runtime
+    /// says otherwise.
     fn known_prefix(&self, seq: usize, tokens: &[u32]) -> usize {
         let _ = (seq, tokens);
         0

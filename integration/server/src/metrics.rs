@@ -174,8 +174,13 @@ impl Collector for Cache {
             ),
             (
                 "mistralrs_kv_cache_idle_bytes",
-                "Bytes of caches of finished sequences, kept for prompts that go on from them",
+                "Bytes of caches of finished sequences and of prefixes, kept for prompts that go on from them",
                 stats.reuse.bytes,
+            ),
+            (
+                "mistralrs_kv_cache_shared_bytes",
+                "Bytes that would be held besides if no sequences and kept caches shared pages",
+                stats.pages_shared * stats.page_bytes,
             ),
         ];
         for (name, help, value) in gauges {
@@ -232,7 +237,7 @@ fn counters(encoder: &mut DescriptorEncoder<'_>, stats: &Stats) -> Result<(), fm
         ),
         (
             "mistralrs_kv_cache_reused",
-            "Prompts that went on from the cache of a finished sequence",
+            "Prompts that went on from the cache of a finished sequence or of a prefix",
             stats.reuse.hits,
         ),
         (
@@ -242,7 +247,7 @@ fn counters(encoder: &mut DescriptorEncoder<'_>, stats: &Stats) -> Result<(), fm
         ),
         (
             "mistralrs_kv_cache_idle_evicted",
-            "Caches of finished sequences that were let go of, for want of room or past the limit",
+            "Kept caches that were let go of, for want of room or past the limit",
             stats.reuse.evictions,
         ),
     ];

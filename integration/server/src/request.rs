@@ -26,6 +26,8 @@ pub struct KvCacheField {
     pub budget: Option<String>,
     /// What is never evicted.
     pub pin: Option<Pin>,
+    /// What is compressed by itself, for other requests that begin with the same and say so.
+    pub shared_prefix: Option<Pin>,
 }
 
 /// What a request pins.
@@ -180,6 +182,11 @@ impl Reader<'_> {
             None if self.pins_system && has_system(request) => {
                 Some(self.system_tokens(request).await?)
             }
+            None => None,
+        };
+        cache.shared_prefix = match asked.shared_prefix {
+            Some(Pin::Tokens(tokens)) => Some(tokens),
+            Some(Pin::System) => Some(self.system_tokens(request).await?),
             None => None,
         };
         if cache == RequestCache::default() {

@@ -9,11 +9,13 @@ use attention_kernels::cuda::{
     RowWanted, SelectArgs, SlotWrite, Step, StepTarget, View, append, attend, keep, observe, write,
 };
 use candle_core::{DType, Result, Tensor};
-use kv_core::{Growth, KeepPlan, Kept, Observation, Position, ScoreSource, SeqId, Target, Verb};
+use kv_core::{
+    Entered, Growth, KeepPlan, Kept, Observation, Position, ScoreSource, SeqId, Target, Verb,
+};
 
 use super::{
     parts::Parts,
-    pass::{Backend, Pass, Tokens, Write, cache_error},
+    pass::{Backend, Pass, Tokens, Write, cache_error, stay},
 };
 
 /// A device whose memory candle's tensors can be brought to and from.
@@ -172,7 +174,7 @@ impl<D: TensorDevice> DeviceBackend<D> {
             .clone()
             .map(|index| pass.seq(index))
             .collect();
-        let mut entered = Vec::with_capacity(heads);
+        let mut entered = Entered::default();
         let mut targets = Vec::with_capacity(layers.len() * sequences.len() * heads);
         for layer in layers.clone() {
             for (&seq, &position) in sequences.iter().zip(&tokens.positions) {
@@ -186,7 +188,8 @@ impl<D: TensorDevice> DeviceBackend<D> {
                 pass.ledger
                     .append_on_device_into(seq, layer, position, has_scores, &mut entered)
                     .map_err(cache_error)?;
-                targets.extend(entered.iter().copied().map(step_target));
+                stay(&entered.moves)?;
+                targets.extend(entered.heads.iter().copied().map(step_target));
             }
         }
         let mut targets = targets.into_iter();
@@ -410,8 +413,8 @@ impl<D: TensorDevice> Backend for DeviceBackend<D> {
             .iter()
             .map(|row| SlotWrite {
                 source: row.source,
-                page: row.address.page.0,
-                offset: Position::new(row.address.offset).0,
+                page: row.address.page().0,
+                offset: row.address.offset(),
                 position: row.position.0,
                 is_pinned: row.is_pinned,
             })

@@ -1,5 +1,5 @@
 //! Pages in the host's memory.
-use std::{ops::Range, time::Instant};
+use std::{mem, ops::Range, time::Instant};
 
 use attention_kernels::{
     AttendArgs, AttendPromptArgs, CopyRow, HeadSlots, KernelError, PageStore, PromptArgs, RowWrite,
@@ -8,7 +8,7 @@ use attention_kernels::{
 };
 use candle_core::{DType, Result, Tensor};
 use kv_core::{
-    Address, Geometry, HeadTable, Kept, Ledger, Move, Needs, Observation, Position, SeqId,
+    Address, Entered, Geometry, HeadTable, Kept, Ledger, Move, Needs, Observation, Position, SeqId,
 };
 
 use super::{
@@ -30,7 +30,7 @@ struct Buffers {
     workspace: Workspace,
     /// Attention rows.
     rows: Vec<f32>,
-    addresses: Vec<Address>,
+    entered: Entered<Address>,
     writes: Vec<RowWrite>,
 }
 
@@ -247,17 +247,37 @@ impl Backend for HostBackend {
         write(&mut self.store, &rows.write(&writes)).map_err(kernel_error)
     }
 
-    fn compact(&mut self, moves: &[Move]) -> Result<()> {
-        let copied = |step: &Move| {
-            let [from, to] = [step.from, step.to].map(|address| RowWrite::at(0, address));
-            CopyRow {
-                from_page: from.page,
-                from_offset: from.offset,
-                to_page: to.page,
-                to_offset: to.offset,
-            }
+    fn moves_tokens(&self) -> bool {
+        true
+    }
+
+    fn has_same_rows(
+        &self,
+        pass: &Pass<'_>,
+        rows: &HostRows,
+        sequences: [usize; 2],
+        length: usize,
+    ) -> bool {
+        let geometry = &pass.opened.geometry;
+        let bits = |one: &f32, other: &f32| one.to_bits() == other.to_bits();
+        let same = |[one, other]: [&[f32]; 2]| {
+            let head = rows.tokens * geometry.head_dim;
+            let heads = one.chunks_exact(head).zip(other.chunks_exact(head));
+            let mut begun = heads.map(|(one, other)| {
+                let read = length * geometry.head_dim;
+                (&one[..read], &other[..read])
+            });
+            begun.all(|(one, other)| one.iter().zip(other).all(|(a, b)| bits(a, b)))
         };
-        let rows: Vec<CopyRow> = moves.iter().map(copied).collect();
+        same(sequences.map(|index| rows.keys_of(index, geometry)))
+            && same(sequences.map(|index| rows.values_of(index, geometry)))
+    }
+
+    fn compact(&mut self, moves: &[Move]) -> Result<()> {
+        if moves.is_empty() {
+            return Ok(());
+        }
+        let rows: Vec<CopyRow> = moves.iter().map(CopyRow::of).collect();
         copy_rows(&mut self.store, &rows).map_err(kernel_error)
     }
 
@@ -267,6 +287,8 @@ impl Backend for HostBackend {
             let start = Instant::now();
             make_place(self, pass, tokens)?;
             append(&mut self.buffers, pass, rows, tokens)?;
+            let moves = mem::take(&mut self.buffers.entered.moves);
+            self.compact(&moves)?;
             let writes = rows.write(&self.buffers.writes);
             write(&mut self.store, &writes).map_err(kernel_error)?;
             pass.counts.kernels.write += 1;
@@ -291,21 +313,16 @@ fn append(
     tokens: &Tokens,
 ) -> Result<()> {
     let heads = pass.opened.geometry.kv_heads;
-    buffers.addresses.clear();
+    buffers.entered.clear();
     buffers.writes.clear();
     for (index, &position) in tokens.sequences.clone().zip(&tokens.positions) {
-        let first = buffers.addresses.len();
+        let first = buffers.entered.heads.len();
         let position = Position::new(position);
         pass.ledger
-            .append_into(
-                pass.seq(index),
-                pass.layer,
-                position,
-                &mut buffers.addresses,
-            )
+            .append_into(pass.seq(index), pass.layer, position, &mut buffers.entered)
             .map_err(cache_error)?;
         let source = |head| (index * heads + head) * rows.tokens + tokens.token;
-        let added = buffers.addresses[first..].iter().enumerate();
+        let added = buffers.entered.heads[first..].iter().enumerate();
         let writes = added.map(|(head, &at)| RowWrite::at(source(head), at));
         buffers.writes.extend(writes);
     }

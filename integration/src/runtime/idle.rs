@@ -1,8 +1,10 @@
-//! Caches of sequences that have ended, kept for prompts that go on from them.
+//! Caches of sequences that have ended, and of prefixes, kept for prompts that go on from them.
 //!
 //! A conversation's next turn repeats the text so far and adds to it. What the policy kept of that text is still there, so only what is
 //! new is read, token by token through the cache as if it had been generated. Compressed caches cannot be cut back: a cache is used by a
-//! prompt that begins with the whole of its text and is longer, and then it is that sequence's own.
+//! prompt that begins with the whole of its text and is longer. The two hold its pages together until they differ; where there is no room
+//! for the copies that this may come to, the cache becomes that sequence's own. What stays of a prefix is used by requests that say the
+//! same prefix, so that what is said does not depend on who came before.
 use std::{collections::HashMap, sync::Arc};
 
 use kv_core::{CacheError, Ledger, SeqId};
@@ -20,6 +22,10 @@ pub(super) struct Idle {
     page_bytes: usize,
     next: usize,
     caches: Vec<Cache>,
+    /// Bytes of their pages, each counted once.
+    bytes: usize,
+    /// Caches of prefixes that are being read.
+    growing: Vec<SeqId>,
     /// Which cache a waiting sequence was told that it need not read.
     claims: HashMap<SeqId, SeqId>,
     hits: u64,
@@ -33,7 +39,8 @@ struct Cache {
     /// The text that it holds, or what is left of it.
     tokens: Vec<u32>,
     terms: Arc<Terms>,
-    bytes: usize,
+    /// Whether a request said so of its first tokens; else it is of a sequence that has ended.
+    is_prefix: bool,
 }
 
 impl Idle {
@@ -43,6 +50,8 @@ impl Idle {
             page_bytes,
             next: FIRST,
             caches: Vec::new(),
+            bytes: 0,
+            growing: Vec::new(),
             claims: HashMap::new(),
             hits: 0,
             tokens: 0,
@@ -57,21 +66,17 @@ impl Idle {
 
     /// Whether this is an idle cache's name.
     pub(super) fn has(&self, seq: SeqId) -> bool {
-        self.caches.iter().any(|cache| cache.name == seq)
+        self.growing.contains(&seq) || self.position(seq).is_some()
     }
 
     pub(super) fn reuse(&self) -> Reuse {
         Reuse {
             caches: self.caches.len(),
-            bytes: self.bytes(),
+            bytes: self.bytes,
             hits: self.hits,
             tokens: self.tokens,
             evictions: self.evictions,
         }
-    }
-
-    fn bytes(&self) -> usize {
-        self.caches.iter().map(|cache| cache.bytes).sum()
     }
 
     /// How many of the first of `tokens` a waiting sequence need not read. Asked again, it may get another answer.
@@ -79,6 +84,7 @@ impl Idle {
         self.claims.remove(&seq);
         let goes_on = |cache: &&Cache| {
             cache.tokens.len() < tokens.len()
+                && (!cache.is_prefix || terms.prefix == Some(cache.tokens.len()))
                 && tokens.starts_with(&cache.tokens)
                 && cache.terms.keeps_as(terms)
         };
@@ -95,7 +101,7 @@ impl Idle {
         self.claims.remove(&seq);
     }
 
-    /// Gives a sequence that will be `tokens` long the cache that it claimed, with its text; `None` if it claimed none.
+    /// Has a sequence that will be `tokens` long hold the cache that it claimed, and returns its text; `None` if it claimed none.
     ///
     /// # Errors
     ///
@@ -110,13 +116,27 @@ impl Idle {
         let Some(at) = claimed.and_then(|name| self.position(name)) else {
             return Ok(None);
         };
-        ledger.reserve(self.caches[at].name, tokens)?;
-        let cache = self.caches.remove(at);
-        ledger.rename(cache.name, seq)?;
+        let name = self.caches[at].name;
+        let text = match ledger.fork(name, seq, tokens) {
+            Ok(()) => {
+                let cache = self.caches.remove(at);
+                let text = cache.tokens.clone();
+                self.caches.push(cache);
+                text
+            }
+            Err(CacheError::Full(_)) => {
+                ledger.reserve(name, tokens)?;
+                ledger.rename(name, seq)?;
+                let cache = self.caches.remove(at);
+                self.count(ledger);
+                cache.tokens
+            }
+            Err(error) => return Err(error),
+        };
         self.claims.remove(&seq);
         self.hits += 1;
-        self.tokens += cache.tokens.len() as u64;
-        Ok(Some(cache.tokens))
+        self.tokens += text.len() as u64;
+        Ok(Some(text))
     }
 
     /// Keeps the cache of a sequence that ends, which holds `tokens`, and lets go of those that are too much then.
@@ -128,29 +148,77 @@ impl Idle {
         &mut self,
         ledger: &mut Ledger,
         seq: SeqId,
-        (tokens, terms): (Vec<u32>, Arc<Terms>),
+        text: (Vec<u32>, Arc<Terms>),
     ) -> Result<(), CacheError> {
-        let name = SeqId(self.next);
+        let name = self.name();
         ledger.forgo(seq)?;
         ledger.rename(seq, name)?;
-        self.next -= 1;
-        let bytes = ledger.sequence(name)?.pages_held() * self.page_bytes;
+        self.keep(ledger, name, text, false);
+        Ok(())
+    }
+
+    /// Opens a cache for what stays of a running sequence's prefix.
+    ///
+    /// # Errors
+    ///
+    /// [`CacheError::UnknownSequence`].
+    pub(super) fn begin(&mut self, ledger: &mut Ledger, seq: SeqId) -> Result<SeqId, CacheError> {
+        let name = self.name();
+        ledger.open_beside(seq, name)?;
+        self.growing.push(name);
+        Ok(name)
+    }
+
+    /// Lets go of a cache that did not come to its end.
+    pub(super) fn abandon(&mut self, ledger: &mut Ledger, name: SeqId) {
+        self.growing.retain(|&growing| growing != name);
+        ledger.release(name);
+    }
+
+    /// Keeps the cache of a prefix that all layers have added to.
+    pub(super) fn keep_prefix(
+        &mut self,
+        ledger: &mut Ledger,
+        name: SeqId,
+        text: (Vec<u32>, Arc<Terms>),
+    ) {
+        self.growing.retain(|&growing| growing != name);
+        self.keep(ledger, name, text, true);
+    }
+
+    fn keep(
+        &mut self,
+        ledger: &mut Ledger,
+        name: SeqId,
+        (tokens, terms): (Vec<u32>, Arc<Terms>),
+        is_prefix: bool,
+    ) {
         // The same text again says nothing new.
-        if let Some(same) = self
-            .caches
-            .iter()
-            .position(|cache| cache.tokens == tokens && cache.terms.keeps_as(&terms))
-        {
+        let is_same = |cache: &Cache| {
+            (cache.is_prefix, &cache.tokens) == (is_prefix, &tokens) && cache.terms.keeps_as(&terms)
+        };
+        if let Some(same) = self.caches.iter().position(is_same) {
             ledger.release(self.caches.remove(same).name);
         }
         self.caches.push(Cache {
             name,
             tokens,
             terms,
-            bytes,
+            is_prefix,
         });
-        while self.bytes() > self.most_bytes && self.evict(ledger, None) {}
-        Ok(())
+        self.count(ledger);
+        while self.bytes > self.most_bytes && self.evict(ledger, None) {}
+    }
+
+    fn name(&mut self) -> SeqId {
+        let name = SeqId(self.next);
+        self.next -= 1;
+        name
+    }
+
+    fn count(&mut self, ledger: &Ledger) {
+        let names = self.caches.iter().map(|cache| cache.name);
+        self.bytes = ledger.pages_of(names) * self.page_bytes;
     }
 
     /// Lets go of the cache that was unused for longest, but not of the one that `seq` claims; whether there was one.
@@ -186,6 +254,7 @@ impl Idle {
 
     fn remove(&mut self, ledger: &mut Ledger, at: usize) {
         ledger.release(self.caches.remove(at).name);
+        self.count(ledger);
         self.evictions += 1;
     }
 }

@@ -13,6 +13,7 @@ mod machine;
 mod open;
 mod parts;
 mod pass;
+mod shared;
 mod terms;
 mod workers;
 
@@ -109,6 +110,8 @@ struct Open {
     terms: Arc<Terms>,
     /// Prompt tokens that were read through the compressed cache.
     tail: usize,
+    /// A cache of what stays of its prefix, which grows layer by layer.
+    prefix: Option<SeqId>,
     /// Tokens that were in the cache when it was taken up.
     known: usize,
     /// What every layer has in its cache, or had; of sequences whose caches may be kept.
@@ -198,7 +201,7 @@ pub struct TimeSpent {
 pub struct Reuse {
     /// Caches that are kept now.
     pub caches: usize,
-    /// Bytes of their pages.
+    /// Bytes of their pages, each page counted once.
     pub bytes: usize,
     /// Prompts that went on from one.
     pub hits: u64,
@@ -221,6 +224,8 @@ pub struct Stats {
     pub sequences: usize,
     /// Sequences that wait for room.
     pub waiting: usize,
+    /// Pages that would be held besides if nothing were shared: a page that three sequences or kept caches hold counts twice.
+    pub pages_shared: usize,
     /// Tokens held by all heads of all open sequences, `[L]`.
     pub resident: Vec<usize>,
     /// Pages that `keep-all` would hold for the open sequences.
@@ -301,8 +306,8 @@ impl Runtime {
     }
 
     /// Tokens of a prompt of `prompt` tokens that are read through the compressed cache.
-    fn tail_of(&self, prompt: usize) -> usize {
-        pass::tail_of(self.prompt_tail.load(Ordering::Relaxed), prompt)
+    fn tail_of(&self, terms: &Terms, prompt: usize) -> usize {
+        terms.tail(self.prompt_tail.load(Ordering::Relaxed), prompt)
     }
 
     /// The model's shape, once an engine has opened the pool.
@@ -334,8 +339,15 @@ impl Runtime {
             }
             pages_full += geometry.full_pages(sequence.seen());
         }
+        let pool = state.ledger.pool().usage();
+        let held: usize = state
+            .ledger
+            .sequences()
+            .map(|(_, sequence)| sequence.pages_held())
+            .sum();
         Some(Stats {
-            pool: state.ledger.pool().usage(),
+            pool,
+            pages_shared: held - pool.held,
             page_bytes: geometry.page_bytes(),
             token_bytes: geometry.page_bytes() / geometry.block,
             sequences: state.running().count(),
@@ -394,7 +406,7 @@ impl Runtime {
     /// use mistralrs_kv::RequestCache;
     ///
     /// let (sender, answers) = tokio::sync::mpsc::channel(1_000);
-    /// let cache = RequestCache { budget: Some("128".parse()?), pin_prefix: Some(16) };
+    /// let cache = RequestCache { budget: Some("128".parse()?), pin_prefix: Some(16), ..RequestCache::default() };
     /// let terms = runtime.keep_request(&sender, &cache)?;
     /// // Send the engine a request with `sender` in it, read `answers`, and drop `terms`.
     /// # Ok(()) }
@@ -474,7 +486,7 @@ impl Runtime {
     /// As [`Runtime::notice`], for a request under terms of its own.
     pub(crate) fn notice_under(&self, terms: &Terms, prompt: usize) -> Option<String> {
         let geometry = self.geometry()?;
-        let compressed = prompt - self.tail_of(prompt);
+        let compressed = prompt - self.tail_of(terms, prompt);
         terms.notice(&self.config.policy, &geometry, compressed)
     }
 
@@ -513,14 +525,16 @@ impl Runtime {
             opened,
             ledger: &mut state.ledger,
             open: &mut state.open,
+            idle: &mut state.idle,
             counts: &mut state.counts,
             rotation: &mut state.rotation,
             call,
             layer,
         };
         let attention = f(&mut *state.cache, &mut pass)?;
-        if state.idle.is_on() && layer + 1 == opened.geometry.layers {
+        if layer + 1 == opened.geometry.layers && pass.idle.is_on() {
             pass.note_tokens()?;
+            pass.keep_prefixes();
         }
         Ok(attention)
     }
@@ -572,6 +586,7 @@ impl State {
         let open = Open {
             terms,
             tail: 0,
+            prefix: None,
             known: known.len(),
             tokens: known,
             overwritten,
@@ -600,6 +615,10 @@ impl State {
         let Ok(report) = self.ledger.report(seq) else {
             return;
         };
+        let unfinished = self.open.get_mut(&seq).and_then(|open| open.prefix.take());
+        if let Some(prefix) = unfinished {
+            self.idle.abandon(&mut self.ledger, prefix);
+        }
         let text = self.open.get_mut(&seq).map(|open| {
             let tokens = std::mem::take(&mut open.tokens);
             (tokens, open.terms.clone())
@@ -700,7 +719,7 @@ impl KvRuntime for Runtime {
         let is_new = state.ledger.sequence(seq).is_err();
         let promised = if is_new {
             let terms = state.queue.get(&seq).unwrap_or(&opened.terms).clone();
-            let demand = terms.demand(&opened.geometry, tokens, self.tail_of(tokens));
+            let demand = terms.demand(&opened.geometry, tokens, self.tail_of(&terms, tokens));
             state.admit(seq, tokens, (demand, terms))
         } else {
             state.making_room(None, |state| state.ledger.reserve(seq, tokens))
@@ -738,7 +757,7 @@ impl KvRuntime for Runtime {
             return Some("the KV-cache pool has not been opened".into());
         };
         let terms = state.queue.get(&SeqId(seq)).unwrap_or(&opened.terms);
-        let wanted = terms.pages(&opened.geometry, tokens, self.tail_of(tokens));
+        let wanted = terms.pages(&opened.geometry, tokens, self.tail_of(terms, tokens));
         (wanted > opened.pages).then(|| {
             format!(
                 "a text of {tokens} tokens needs {wanted} pages under the policy {} and the budget {}, but the KV-cache pool \

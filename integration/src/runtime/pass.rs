@@ -7,7 +7,10 @@ use kv_core::{
 };
 use kv_hook::LayerCall;
 
-use super::{Counts, Open, Opened, Terms, cascade::cut_earlier, parts::numbers};
+use super::{
+    Counts, Idle, Open, Opened, Terms, cascade::cut_earlier, parts::numbers,
+    shared::share_with_twin,
+};
 use crate::CacheConfig;
 
 /// What is known of a layer's call, and what it changes.
@@ -18,6 +21,7 @@ pub(super) struct Pass<'a> {
     pub(super) opened: &'a Opened,
     pub(super) ledger: &'a mut Ledger,
     pub(super) open: &'a mut HashMap<SeqId, Open>,
+    pub(super) idle: &'a mut Idle,
     pub(super) counts: &'a mut Counts,
     pub(super) rotation: &'a mut Option<(TensorId, Arc<Rotation>)>,
     pub(super) call: &'a LayerCall<'a>,
@@ -88,16 +92,38 @@ pub(super) trait Backend: fmt::Debug + Send {
     /// the tokens are new, the attention rows are added to the slots' scores.
     fn step(&mut self, pass: &mut Pass<'_>, rows: &Self::Rows, tokens: &Tokens) -> Result<Tensor>;
 
+    /// Whether it can move tokens: without that no page is shared, for one that is has to be copied before it is written.
+    fn moves_tokens(&self) -> bool {
+        false
+    }
+
+    /// Whether two sequences of the batch have the same keys and values in the first `length` tokens of this layer.
+    fn has_same_rows(
+        &self,
+        pass: &Pass<'_>,
+        rows: &Self::Rows,
+        sequences: [usize; 2],
+        length: usize,
+    ) -> bool {
+        let _ = (pass, rows, sequences, length);
+        false
+    }
+
     /// Moves tokens to other slots, in this order.
     fn compact(&mut self, moves: &[Move]) -> Result<()> {
-        if moves.is_empty() {
-            return Ok(());
-        }
-        bail!("tokens are moved in the host's memory only"); // cannot be: such policies are refused at start-up
+        stay(moves)
     }
 
     /// Forgets what it keeps from one call to the next.
     fn reset(&mut self) {}
+}
+
+/// Refuses moves.
+pub(super) fn stay(moves: &[Move]) -> Result<()> {
+    if moves.is_empty() {
+        return Ok(());
+    }
+    bail!("tokens are moved in the host's memory only"); // cannot be: such policies are refused at start-up, and nothing is shared elsewhere
 }
 
 /// A backend as the runtime holds it.
@@ -240,7 +266,7 @@ impl<'a> Pass<'a> {
         if self.goes_on(index) {
             return length;
         }
-        tail_of(self.prompt_tail, length)
+        self.terms(index).tail(self.prompt_tail, length)
     }
 
     /// Whether the prompt of the batch's sequence `index` is behind a text that its cache holds.
@@ -261,8 +287,8 @@ impl<'a> Pass<'a> {
 
     /// Whether some of the prompts are read through the compressed cache, as a whole or their ends.
     fn has_tails(&self) -> bool {
-        let mut sequences = 0..self.call.batch.seq_ids.len();
-        self.prompt_tail > 0 || sequences.any(|index| self.goes_on(index))
+        let mut sequences = self.call.batch.new_lens.iter().enumerate();
+        sequences.any(|(index, &length)| self.tail_of(index, length) > 0)
     }
 
     /// Notes which tokens all layers have read now.
@@ -321,11 +347,6 @@ impl<'a> Pass<'a> {
     }
 }
 
-/// The tail of a prompt of `length` tokens where one of `tail` is asked for: at least one token is compressed.
-pub(super) fn tail_of(tail: usize, length: usize) -> usize {
-    tail.min(length.saturating_sub(1))
-}
-
 pub(super) fn cache_error(error: CacheError) -> candle_core::Error {
     candle_core::Error::wrap(error)
 }
@@ -352,6 +373,9 @@ fn keep_prompts<B: Backend + ?Sized>(
         }
         let length = length - tail;
         let terms = pass.terms(index);
+        if share_with_twin(backend, pass, rows, (index, length))? {
+            continue;
+        }
         let kept = backend.plan(pass, rows, index, length)?;
         terms.check()?;
         // Before the layer's own tokens come, so that all layers together stay within what they were promised.
@@ -368,6 +392,9 @@ fn keep_prompts<B: Backend + ?Sized>(
                 position: Position(slot),
                 is_pinned: terms.pins.contains(Position(slot)),
             }));
+        }
+        if backend.moves_tokens() {
+            pass.share_prefix(index, length)?;
         }
     }
     backend.write(pass, rows, &writes)

@@ -4,12 +4,14 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use kv_core::{Budget, ConfigError, Demand, Geometry, Needs, Observation, Pins, Policy, granted};
+use kv_core::{
+    Budget, Cadence, ConfigError, Demand, Geometry, Needs, Observation, Pins, Policy, granted,
+};
 use mistralrs_core::Response;
 use parking_lot::Mutex;
 use tokio::sync::mpsc::{Sender, WeakSender};
 
-use crate::CacheConfig;
+use crate::{CacheConfig, StartError};
 
 /// What one request asks of its cache, where that differs from what the engine was started with.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -18,6 +20,10 @@ pub struct RequestCache {
     pub budget: Option<Budget>,
     /// Never evict its first so many tokens; the engine's own `pin_prefix` holds besides.
     pub pin_prefix: Option<u32>,
+    /// Compress its first so many tokens by themselves and read what follows through that cache, as if it had been generated. Requests
+    /// that begin with the same tokens and say the same then hold those pages together; where caches are kept
+    /// ([`CacheConfig::keep_turns`]), later ones do not read them again. No effect on a prompt that is not longer.
+    pub shared_prefix: Option<u32>,
 }
 
 /// A policy bound to a model and a budget, and what it must never evict.
@@ -27,6 +33,8 @@ pub(crate) struct Terms {
     pub(super) needs: Needs,
     pub(crate) budget: Budget,
     pub(super) pins: Pins,
+    /// Tokens that are compressed by themselves, for others that begin with them.
+    pub(super) prefix: Option<usize>,
 }
 
 impl Terms {
@@ -41,7 +49,7 @@ impl Terms {
         config: &CacheConfig,
         geometry: &Geometry,
         request: &RequestCache,
-    ) -> Result<Self, ConfigError> {
+    ) -> Result<Self, StartError> {
         let mut own = match request.budget {
             Some(budget) => Self::bind(config, geometry, budget)?,
             None => Self {
@@ -49,12 +57,43 @@ impl Terms {
                 needs: self.needs,
                 budget: self.budget,
                 pins: self.pins.clone(),
+                prefix: None,
             },
         };
         if let Some(tokens) = request.pin_prefix {
             own.pins = prefix(config.pin_prefix.max(tokens));
         }
+        if let Some(tokens) = request.shared_prefix {
+            own.share(config, tokens)?;
+        }
         Ok(own)
+    }
+
+    /// Compresses the first `tokens` tokens by themselves, if others may go on from what stays of them.
+    fn share(&mut self, config: &CacheConfig, tokens: u32) -> Result<(), StartError> {
+        let refuse = |allowed: String| {
+            Err(StartError::OutOfRange {
+                field: "shared_prefix",
+                value: tokens.to_string(),
+                allowed,
+            })
+        };
+        let policy = &config.policy;
+        if tokens == 0 {
+            return refuse("at least 1, or nothing".into());
+        }
+        if self.needs.cadence == Cadence::Cascade {
+            return refuse(format!(
+                "nothing under {policy}: its layers share one budget out when the whole prompt has been read"
+            ));
+        }
+        if self.needs.depends_on_queries() && !config.share_any_prefix {
+            return refuse(format!(
+                "nothing under {policy}: it keeps what the end of the prefix attended to, which is not what another question asks about;                  `--share-any-prefix` (`share_any_prefix`) does it all the same"
+            ));
+        }
+        self.prefix = Some(tokens as usize);
+        Ok(())
     }
 
     fn bind(
@@ -71,6 +110,7 @@ impl Terms {
             policy: Arc::from(policy),
             budget,
             pins: prefix(config.pin_prefix),
+            prefix: None,
         })
     }
 
@@ -87,6 +127,15 @@ impl Terms {
     /// Whether a cache kept under `other` is what these terms would have kept: the policy and its fields are the engine's.
     pub(super) fn keeps_as(&self, other: &Self) -> bool {
         (&self.budget, &self.pins) == (&other.budget, &other.pins)
+    }
+
+    /// Of a prompt of `prompt` tokens, those that are read through the compressed cache, where `tail` are asked for.
+    pub(super) fn tail(&self, tail: usize, prompt: usize) -> usize {
+        let behind = self
+            .prefix
+            .map_or(0, |prefix| prompt.saturating_sub(prefix));
+        // At least one token is compressed.
+        tail.max(behind).min(prompt.saturating_sub(1))
     }
 
     /// An error where the policy has failed: it keeps everything from then on, which nobody asked for.

@@ -6,7 +6,7 @@ use super::{
     model::{Token, pages},
     replay::Shadow,
 };
-use crate::{Geometry, Position, SeqId, Slot};
+use crate::{Geometry, Position, SeqId, Sequence, Slot};
 
 impl Replay {
     /// Checks what is cheap enough for every call: that no call was answered wrongly, and the pool's totals.
@@ -18,25 +18,26 @@ impl Replay {
         if let Some(fault) = self.fault {
             return Err(fault);
         }
-        let block = self.ledger.geometry().block;
         let usage = self.ledger.pool().usage();
-        let counted = self
-            .sequences
-            .values()
-            .map(|shadow| shadow.pages(block))
-            .sum();
-        if usage.held != counted {
+        let sequences = || self.ledger.sequences().map(|(_, sequence)| sequence);
+        let mut pages: Vec<u32> = sequences()
+            .flat_map(Sequence::heads)
+            .flat_map(|table| table.page_ids().iter().copied())
+            .collect();
+        pages.sort_unstable();
+        pages.dedup();
+        if usage.held != pages.len() {
             return Err(Violation::HeldCount {
                 reported: usage.held,
                 peak: usage.peak,
-                counted,
+                counted: pages.len(),
             });
         }
-        let promised: usize = self.sequences.values().map(|shadow| shadow.promise).sum();
-        if usage.promised != promised - counted {
+        let credits = sequences().map(Sequence::credit).sum();
+        if usage.promised != credits {
             return Err(Violation::PromiseSum {
                 promised: usage.promised,
-                credits: promised - counted,
+                credits,
             });
         }
         Ok(())
@@ -58,16 +59,7 @@ impl Replay {
                     in_ledger: true,
                 });
             };
-            let (held, credit, expected) =
-                (sequence.pages_held(), sequence.credit(), shadow.promise);
-            if held + credit != expected {
-                return Err(Violation::Promise {
-                    seq,
-                    held,
-                    credit,
-                    expected,
-                });
-            }
+            self.check_promise(seq, (sequence, shadow))?;
             self.check_heads(seq, shadow)?;
             self.check_report(seq, shadow)?;
         }
@@ -82,6 +74,32 @@ impl Replay {
             }),
             None => Ok(()),
         }
+    }
+
+    fn check_promise(
+        &self,
+        seq: SeqId,
+        (sequence, shadow): (&Sequence, &Shadow),
+    ) -> Result<(), Violation> {
+        let (held, credit) = (sequence.pages_held(), sequence.credit());
+        let (expected, holds) = if shadow.was_shared {
+            // Copies that others made since leave more than is due.
+            let due = shadow.wanted.map_or(0, |wanted| {
+                self.due(seq, wanted) + wanted.min(shadow.pages(self.ledger.geometry().block))
+            });
+            (due, held + credit >= due)
+        } else {
+            (shadow.promise, held + credit == shadow.promise)
+        };
+        if holds {
+            return Ok(());
+        }
+        Err(Violation::Promise {
+            seq,
+            held,
+            credit,
+            expected,
+        })
     }
 
     fn check_heads(&self, seq: SeqId, shadow: &Shadow) -> Result<(), Violation> {

@@ -50,6 +50,10 @@ impl HeadModel {
         Self::planned(tokens, growth)
     }
 
+    pub(super) const fn growth(&self) -> Growth {
+        self.growth
+    }
+
     pub(super) fn tokens(&self) -> &[Token] {
         &self.tokens
     }
@@ -106,7 +110,7 @@ impl HeadModel {
     }
 
     /// Who leaves for a newcomer.
-    fn leaver(&self, newcomer: &Token) -> Option<Position> {
+    pub(super) fn leaver(&self, newcomer: &Token) -> Option<Position> {
         if newcomer.pinned {
             return None;
         }
@@ -172,11 +176,6 @@ impl HeadModel {
             }
         }
         worst.map(|token| token.position)
-    }
-
-    /// Whether the head will be one token longer for a newcomer.
-    pub(super) fn will_grow(&self, newcomer: &Token) -> bool {
-        self.leaver(newcomer).is_none()
     }
 
     /// Takes a newcomer in, and says whether another token left for it.

@@ -6,7 +6,8 @@ use super::{
     model::{HeadModel, Token, demanded, pages},
 };
 use crate::{
-    Address, CacheError, Demand, Geometry, Kept, Ledger, Move, Pins, Position, SeqId, TokenClass,
+    Address, CacheError, Demand, Entered, Geometry, Kept, Ledger, Move, Pins, Position, SeqId,
+    Sequence, TokenClass,
 };
 
 /// A [`Ledger`] whose every call is repeated on a model that knows no slots and no pages, and whose tokens' bytes go
@@ -38,14 +39,18 @@ pub struct Replay {
 }
 
 /// What is known of a sequence.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Shadow {
     pub(super) heads: Vec<HeadModel>,
-    demand: Demand,
+    pub(super) demand: Demand,
     pins: Pins,
     classes: BTreeMap<Position, TokenClass>,
-    /// Pages held and promised.
+    /// Pages held and promised, while none was ever shared.
     pub(super) promise: usize,
+    /// Pages that it was last promised to hold; `None`: nobody is about to make it longer.
+    pub(super) wanted: Option<usize>,
+    /// Whether it ever held pages together with another, for a moment at least.
+    pub(super) was_shared: bool,
     pub(super) prompt: usize,
     pub(super) seen: usize,
     pub(super) pages_peak: usize,
@@ -58,7 +63,7 @@ impl Shadow {
     }
 
     /// The token at a position before it is written.
-    fn token(&self, position: Position) -> Token {
+    pub(super) fn token(&self, position: Position) -> Token {
         Token {
             position,
             payload: 0,
@@ -97,18 +102,17 @@ impl Replay {
     }
 
     /// Pages that are neither held nor promised.
-    fn unpromised(&self) -> usize {
-        let promised: usize = self.sequences.values().map(|shadow| shadow.promise).sum();
-        self.ledger.pool().usage().total.saturating_sub(promised)
+    pub(super) fn unpromised(&self) -> usize {
+        let usage = self.ledger.pool().usage();
+        usage.total.saturating_sub(usage.held + usage.promised)
     }
 
     fn blame(&mut self, violation: Violation) {
         self.fault.get_or_insert(violation);
     }
 
-    /// Compares what the ledger answered to a call that wants `missing` pages beyond the promise.
-    fn expect(&mut self, seq: SeqId, missing: usize, granted: bool) {
-        let free = self.unpromised();
+    /// Compares what the ledger answered to a call that wanted `missing` pages beyond the promise, with `free` pages not promised.
+    pub(super) fn expect(&mut self, seq: SeqId, (missing, free): (usize, usize), granted: bool) {
         if granted != (missing <= free) {
             self.blame(Violation::Admission {
                 seq,
@@ -134,6 +138,7 @@ impl Replay {
         let geometry = *self.ledger.geometry();
         let pinned = pinned_below(pins, reckoned(&demand, &geometry, tokens));
         let promise = demanded(&demand, &geometry, tokens, pinned);
+        let free = self.unpromised();
         let result = self.ledger.open(seq, tokens, demand.clone(), pins);
         if self.sequences.contains_key(&seq) {
             if result != Err(CacheError::AlreadyOpen(seq)) {
@@ -144,7 +149,7 @@ impl Replay {
             }
             return result;
         }
-        self.expect(seq, promise, result.is_ok());
+        self.expect(seq, (promise, free), result.is_ok());
         if result.is_ok() {
             let shadow = Shadow {
                 heads: vec![HeadModel::default(); geometry.layers * geometry.kv_heads],
@@ -152,6 +157,8 @@ impl Replay {
                 pins: pins.clone(),
                 classes: BTreeMap::new(),
                 promise,
+                wanted: Some(promise),
+                was_shared: false,
                 prompt: 0,
                 seen: 0,
                 pages_peak: 0,
@@ -168,22 +175,35 @@ impl Replay {
     ///
     /// What the ledger answers.
     pub fn reserve(&mut self, seq: SeqId, tokens: usize) -> Result<(), CacheError> {
-        let geometry = *self.ledger.geometry();
+        let wanted = self.wanted_for(seq, tokens);
+        let missing = wanted.map_or(0, |wanted| self.missing(seq, self.due(seq, wanted)));
+        let free = self.unpromised();
         let result = self.ledger.reserve(seq, tokens);
-        let Some(shadow) = self.sequences.get(&seq) else {
+        let Some(wanted) = wanted else {
             return result;
         };
-        let reckoned = reckoned(&shadow.demand, &geometry, tokens);
-        let pinned = pinned_below(&shadow.pins, reckoned);
-        let promise = shadow.promise;
-        let wanted = demanded(&shadow.demand, &geometry, tokens, pinned).max(promise);
-        self.expect(seq, wanted - promise, result.is_ok());
+        self.expect(seq, (missing, free), result.is_ok());
         if result.is_ok()
             && let Some(shadow) = self.sequences.get_mut(&seq)
         {
-            shadow.promise = wanted;
+            shadow.wanted = Some(wanted);
+            shadow.promise = shadow.promise.max(wanted);
         }
         result
+    }
+
+    /// What a sequence is promised to hold when it is to be `tokens` long.
+    pub(super) fn wanted_for(&self, seq: SeqId, tokens: usize) -> Option<usize> {
+        let shadow = self.sequences.get(&seq)?;
+        let wanted = self.demanded_of(shadow, tokens);
+        Some(wanted.max(shadow.wanted.unwrap_or(0)))
+    }
+
+    pub(super) fn demanded_of(&self, shadow: &Shadow, tokens: usize) -> usize {
+        let geometry = self.ledger.geometry();
+        let reckoned = reckoned(&shadow.demand, geometry, tokens);
+        let pinned = pinned_below(&shadow.pins, reckoned);
+        demanded(&shadow.demand, geometry, tokens, pinned)
     }
 
     /// [`Ledger::forgo`].
@@ -196,6 +216,7 @@ impl Replay {
         let block = self.ledger.geometry().block;
         if let Some(shadow) = self.sequences.get_mut(&seq) {
             shadow.promise = shadow.pages(block);
+            shadow.wanted = None;
         }
         Ok(())
     }
@@ -249,16 +270,12 @@ impl Replay {
         let Geometry {
             kv_heads, block, ..
         } = *self.ledger.geometry();
+        let needed = kept.slots.iter().map(|slots| pages(slots.len(), block));
+        let missing = self.missing(seq, needed.sum());
+        let free = self.unpromised();
         let result = self.ledger.write_prompt(seq, layer, prompt, kept);
         if matches!(result, Ok(_) | Err(CacheError::Full(_))) {
-            let missing = self.missing(
-                seq,
-                kept.slots
-                    .iter()
-                    .map(|slots| pages(slots.len(), block))
-                    .sum(),
-            );
-            self.expect(seq, missing, result.is_ok());
+            self.expect(seq, (missing, free), result.is_ok());
         }
         let addresses = result?;
         for (head, addresses) in addresses.iter().enumerate() {
@@ -294,25 +311,19 @@ impl Replay {
         seq: SeqId,
         layer: usize,
         position: Position,
-    ) -> Result<Vec<Address>, CacheError> {
+    ) -> Result<Entered<Address>, CacheError> {
         let Geometry {
             kv_heads, block, ..
         } = *self.ledger.geometry();
+        let missing = self.missing(seq, self.taken_by(seq, layer, position));
+        let free = self.unpromised();
         let result = self.ledger.append(seq, layer, position);
         if matches!(result, Ok(_) | Err(CacheError::Full(_))) {
-            let begun = self.sequences.get(&seq).map_or(0, |shadow| {
-                let heads = &shadow.heads[layer * kv_heads..(layer + 1) * kv_heads];
-                let newcomer = shadow.token(position);
-                let begins = |head: &&HeadModel| {
-                    head.will_grow(&newcomer) && head.tokens().len().is_multiple_of(block)
-                };
-                heads.iter().filter(begins).count()
-            });
-            let missing = self.missing(seq, begun);
-            self.expect(seq, missing, result.is_ok());
+            self.expect(seq, (missing, free), result.is_ok());
         }
-        let addresses = result?;
-        for (head, address) in addresses.iter().enumerate() {
+        let entered = result?;
+        self.copy(&entered.moves);
+        for (head, address) in entered.heads.iter().enumerate() {
             let token = self.write(seq, &[position], &[*address]);
             if let Some(shadow) = self.sequences.get_mut(&seq) {
                 for token in token {
@@ -324,7 +335,7 @@ impl Replay {
         if let Some(shadow) = self.sequences.get_mut(&seq) {
             shadow.note(block, position.index() + 1);
         }
-        Ok(addresses)
+        Ok(entered)
     }
 
     /// [`Ledger::shrink`]; the bytes of every token that moves are copied as the ledger says, in the order of the moves.
@@ -339,10 +350,7 @@ impl Replay {
         kept: &Kept,
     ) -> Result<Vec<Move>, CacheError> {
         let Geometry {
-            layers,
-            kv_heads,
-            block,
-            ..
+            layers, kv_heads, ..
         } = *self.ledger.geometry();
         let mut stay = Vec::with_capacity(kv_heads);
         for (head, slots) in kept.slots.iter().enumerate() {
@@ -354,14 +362,14 @@ impl Replay {
             let at = |&slot: &u32| held.get(slot as usize).copied();
             stay.push(slots.iter().filter_map(at).collect::<Vec<Position>>());
         }
-        let moves = self.ledger.shrink(seq, layer, kept)?;
-        let cell = |at: Address| at.page.index() * block + at.offset;
-        for step in &moves {
-            let bytes = self.memory.get(cell(step.from)).copied();
-            if let (Some(bytes), Some(to)) = (bytes, self.memory.get_mut(cell(step.to))) {
-                *to = bytes;
-            }
+        let missing = self.missing(seq, self.taken_by_shrink(seq, layer, kept));
+        let free = self.unpromised();
+        let result = self.ledger.shrink(seq, layer, kept);
+        if matches!(result, Ok(_) | Err(CacheError::Full(_))) {
+            self.expect(seq, (missing, free), result.is_ok());
         }
+        let moves = result?;
+        self.copy(&moves);
         if let Some(shadow) = self.sequences.get_mut(&seq) {
             for (head, positions) in stay.iter().enumerate() {
                 let model = &mut shadow.heads[layer * kv_heads + head];
@@ -425,12 +433,23 @@ impl Replay {
         self.sequences.clear();
     }
 
-    /// Pages that a call wants beyond what its sequence was promised.
-    fn missing(&self, seq: SeqId, begun: usize) -> usize {
+    /// Of `needed` pages, those that a sequence has no credit for.
+    pub(super) fn missing(&self, seq: SeqId, needed: usize) -> usize {
+        let credit = self.ledger.sequence(seq).map_or(0, Sequence::credit);
+        needed.saturating_sub(credit)
+    }
+
+    /// Carries moves out.
+    fn copy(&mut self, moves: &[Move]) {
         let block = self.ledger.geometry().block;
-        self.sequences.get(&seq).map_or(0, |shadow| {
-            (shadow.pages(block) + begun).saturating_sub(shadow.promise)
-        })
+        for step in moves {
+            let from = step.from.0.index() * block + step.from.1 as usize;
+            let to = step.to.page().index() * block + step.to.offset() as usize;
+            let bytes = self.memory.get(from).copied();
+            if let (Some(bytes), Some(to)) = (bytes, self.memory.get_mut(to)) {
+                *to = bytes;
+            }
+        }
     }
 
     /// Writes new bytes for the tokens of one head.
@@ -442,7 +461,7 @@ impl Replay {
             // An address outside the memory shows as bytes that are not there.
             if let Some(cell) = self
                 .memory
-                .get_mut(address.page.index() * block + address.offset)
+                .get_mut(address.page().index() * block + address.offset() as usize)
             {
                 *cell = self.written;
             }

@@ -328,7 +328,7 @@ fn a_replay_sees_bytes_scores_tokens_and_reports_go_wrong() {
         |replay| {
             replay.ledger.release(SeqId(1));
         },
-        |found| matches!(found, Violation::HeldCount { .. }),
+        |found| matches!(found, Violation::Open { .. }),
     );
     expect(
         |replay| {

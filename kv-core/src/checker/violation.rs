@@ -77,6 +77,12 @@ pub enum Violation {
         /// The other.
         second: Holder,
     },
+    /// A page that the pool takes to be shared, with one holder: it would never come back.
+    #[error("page {page} counts as shared, but one head alone holds it")]
+    SharedAlone {
+        /// The page.
+        page: PageId,
+    },
     /// The pool's count of held pages is wrong.
     #[error("the pool reports {reported} pages held (peak {peak}), {counted} are in tables")]
     HeldCount {
@@ -236,7 +242,8 @@ pub enum Violation {
         held: usize,
         /// Pages promised and not taken.
         credit: usize,
-        /// Pages that its demand asks for, or that it took beyond that.
+        /// Pages that its demand asks for, or that it took beyond that; of one that shares pages the least, with those that it may have
+        /// to copy.
         expected: usize,
     },
     /// The ledger said "full" where there was room, or found room where there was none.

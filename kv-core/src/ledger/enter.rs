@@ -1,5 +1,5 @@
 //! A decode step: one token into every head of a layer.
-use super::{Address, Ledger, class_of};
+use super::{Address, Ledger, Move, class_of};
 use crate::{CacheError, Geometry, HeadTable, Place, Position, SeqId, Target, table::Hold};
 
 /// What becomes of a newcomer in one head.
@@ -16,6 +16,46 @@ enum To {
     Device(usize),
 }
 
+impl Choice {
+    /// Pages that a head takes for it: one that it begins, or copies of pages that others hold, too.
+    fn pages(&self, table: &HeadTable) -> usize {
+        match self.to {
+            To::Place(place) => usize::from(self.begins_page(table) || table.copies_for(place)),
+            To::Device(_) => table.shared_pages(),
+        }
+    }
+
+    fn begins_page(&self, table: &HeadTable) -> bool {
+        matches!(self.to, To::Place(Place::Append)) && table.is_packed()
+    }
+}
+
+/// Where a step's token goes in each head. What moves is copied first, for pages that others hold, too, are not written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entered<T> {
+    /// What is copied, in this order, before anything is written.
+    pub moves: Vec<Move>,
+    /// Where the token goes, head by head.
+    pub heads: Vec<T>,
+}
+
+impl<T> Default for Entered<T> {
+    fn default() -> Self {
+        Self {
+            moves: Vec::new(),
+            heads: Vec::new(),
+        }
+    }
+}
+
+impl<T> Entered<T> {
+    /// Forgets everything, to be used for the next step.
+    pub fn clear(&mut self) {
+        self.moves.clear();
+        self.heads.clear();
+    }
+}
+
 impl Ledger {
     /// Enters the token at `position` into every head of a layer, and says where each head's copy is written, `[H]`.
     ///
@@ -28,30 +68,28 @@ impl Ledger {
         seq: SeqId,
         layer: usize,
         position: Position,
-    ) -> Result<Vec<Address>, CacheError> {
-        let mut addresses = Vec::with_capacity(self.geometry.kv_heads);
-        self.append_into(seq, layer, position, &mut addresses)?;
-        Ok(addresses)
+    ) -> Result<Entered<Address>, CacheError> {
+        let mut entered = Entered::default();
+        self.append_into(seq, layer, position, &mut entered)?;
+        Ok(entered)
     }
 
-    /// As [`Ledger::append`]; the addresses are put behind those that are in `addresses`. A step allocates nothing but
-    /// where a head begins a page, if `addresses` has room for `H` more.
+    /// As [`Ledger::append`]; what it says is put behind what is in `entered`. A step allocates nothing but where a head begins a page or
+    /// copies one, if `entered` has room for `H` more.
     ///
     /// # Errors
     ///
-    /// As [`Ledger::append`]; `addresses` is as it was then.
+    /// As [`Ledger::append`]; `entered` is as it was then.
     pub fn append_into(
         &mut self,
         seq: SeqId,
         layer: usize,
         position: Position,
-        addresses: &mut Vec<Address>,
+        entered: &mut Entered<Address>,
     ) -> Result<(), CacheError> {
-        self.enter(seq, layer, position, false, |table, target| {
-            if let Target::Slot(slot) = target {
-                let (page, offset) = table.address(slot);
-                addresses.push(Address { page, offset });
-            }
+        let Entered { moves, heads } = entered;
+        self.enter((seq, layer, position), false, moves, |_, address| {
+            heads.extend(address);
         })
     }
 
@@ -67,39 +105,39 @@ impl Ledger {
         layer: usize,
         position: Position,
         has_scores: bool,
-    ) -> Result<Vec<Target>, CacheError> {
-        let mut targets = Vec::with_capacity(self.geometry.kv_heads);
-        self.append_on_device_into(seq, layer, position, has_scores, &mut targets)?;
-        Ok(targets)
+    ) -> Result<Entered<Target>, CacheError> {
+        let mut entered = Entered::default();
+        self.append_on_device_into(seq, layer, position, has_scores, &mut entered)?;
+        Ok(entered)
     }
 
-    /// As [`Ledger::append_on_device`]; the targets are put behind those that are in `targets`.
+    /// As [`Ledger::append_on_device`]; what it says is put behind what is in `entered`.
     ///
     /// # Errors
     ///
-    /// As [`Ledger::append`]; `targets` is as it was then.
+    /// As [`Ledger::append`]; `entered` is as it was then.
     pub fn append_on_device_into(
         &mut self,
         seq: SeqId,
         layer: usize,
         position: Position,
         has_scores: bool,
-        targets: &mut Vec<Target>,
+        entered: &mut Entered<Target>,
     ) -> Result<(), CacheError> {
-        self.enter(seq, layer, position, has_scores, |_, target| {
-            targets.push(target);
+        let Entered { moves, heads } = entered;
+        self.enter((seq, layer, position), has_scores, moves, |target, _| {
+            heads.push(target);
         })
     }
 
-    /// Enters one token into every head of a layer, and says of each head, when the token is in, where. A device that holds the
-    /// scores chooses the slot where the lowest one goes.
+    /// Enters one token into every head of a layer, and says of each head, when the token is in, where, and its address if that is
+    /// known. A device that holds the scores chooses the slot where the lowest one goes.
     fn enter(
         &mut self,
-        seq: SeqId,
-        layer: usize,
-        position: Position,
+        (seq, layer, position): (SeqId, usize, Position),
         has_scores: bool,
-        mut say: impl FnMut(&HeadTable, Target),
+        moves: &mut Vec<Move>,
+        mut say: impl FnMut(Target, Option<Address>),
     ) -> Result<(), CacheError> {
         let Geometry {
             layers, kv_heads, ..
@@ -124,27 +162,27 @@ impl Ledger {
             let to = device.map_or_else(place, To::Device);
             Choice { hold, to }
         }));
-        let begins = |(table, choice): &(&HeadTable, &Choice)| {
-            matches!(choice.to, To::Place(Place::Append)) && table.is_packed()
-        };
-        let begun = tables.iter().zip(choices.iter()).filter(begins).count();
-        sequence.reservation.ensure(begun)?;
+        let of_each = || tables.iter().zip(choices.iter());
+        let taken = of_each().map(|(table, choice)| choice.pages(table)).sum();
+        let begun = of_each().filter(|(table, choice)| choice.begins_page(table));
+        let begun = begun.count();
+        let room = &mut sequence.reservation;
+        room.ensure(taken)?;
         sequence.pages_held += begun;
         for (table, &Choice { hold, to }) in tables.iter_mut().zip(choices.iter()) {
             let overwrites = !matches!(to, To::Place(Place::Append));
             sequence.overwrites += u64::from(overwrites);
             self.evicted += u64::from(overwrites);
-            let target = match to {
+            match to {
                 To::Place(place) => {
-                    let room = &mut sequence.reservation;
-                    Target::Slot(table.insert(position, place, hold, room)?)
+                    let (slot, address) = table.insert(position, place, hold, room, moves)?;
+                    say(Target::Slot(slot), Some(address));
                 }
                 To::Device(recent) => {
-                    table.overwrite_blindly(hold);
-                    Target::Lowest { recent }
+                    table.overwrite_blindly(hold, room, moves)?;
+                    say(Target::Lowest { recent }, None);
                 }
-            };
-            say(table, target);
+            }
         }
         sequence.note(position.index() + 1);
         Ok(())

@@ -4,15 +4,15 @@ use std::borrow::Cow;
 use super::{Address, Ledger, class_of};
 use crate::{
     CacheError, Cadence, Geometry, HeadTable, KeepPlan, Kept, LayerView, Needs, Observation,
-    Policy, Position, SeqId,
+    PageId, Policy, Position, SeqId,
 };
 
-/// A token that has moved to another slot: its key and value are copied from where they lie. Moves are carried out in
-/// their order, before anything else is written.
+/// A token that has moved to another slot, or whose page has been copied because others hold it, too: its key and value are copied from
+/// where they lie. Moves are carried out in their order, before anything else is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Move {
-    /// Where it lies.
-    pub from: Address,
+    /// The page and the place in it where it lies.
+    pub from: (PageId, u32),
     /// Where it belongs.
     pub to: Address,
 }
@@ -91,7 +91,8 @@ impl Ledger {
     ///
     /// # Errors
     ///
-    /// [`CacheError::UnknownSequence`], [`CacheError::UnknownLayer`], [`CacheError::Blind`]; nothing has changed then.
+    /// [`CacheError::UnknownSequence`], [`CacheError::UnknownLayer`], [`CacheError::Blind`]; [`CacheError::Full`] only if pages that others
+    /// hold, too, have to be copied and nothing was promised for that. Nothing has changed then.
     ///
     /// # Panics
     ///
@@ -119,7 +120,10 @@ impl Ledger {
             .sequences
             .get_mut(&seq)
             .ok_or(CacheError::UnknownSequence(seq))?;
-        let tables = &mut sequence.heads[layer * kv_heads..(layer + 1) * kv_heads];
+        let heads = layer * kv_heads..(layer + 1) * kv_heads;
+        let copies = sequence.copies_to_shrink(heads.clone(), &kept.slots);
+        sequence.reservation.ensure(copies)?;
+        let tables = &mut sequence.heads[heads];
         let mut moves = Vec::new();
         for (head, table) in tables.iter_mut().enumerate() {
             let (slots, held, pages) = (&kept.slots[head], table.len(), table.page_ids().len());
@@ -129,10 +133,11 @@ impl Ledger {
             }
             let class = |position| class_of(&sequence.classes, position);
             let growth = (kept.growth[head], class);
-            moves.extend(table.shrink(slots, growth, scores, &mut sequence.reservation));
+            moves.extend(table.shrink(slots, growth, scores, &mut sequence.reservation)?);
             self.evicted += (held - slots.len()) as u64;
             sequence.pages_held -= pages - table.page_ids().len();
         }
+        sequence.settle();
         Ok(moves)
     }
 

@@ -1,6 +1,6 @@
 //! Slots for tokens that come, and memory for what the slots carry.
 use super::{HeadTable, Hold};
-use crate::{Pins, Position, Reservation, Slot, pool::Full};
+use crate::{Address, Move, Pins, Position, Reservation, Slot, pool::Full};
 
 /// A head that grows makes room for this part of its slots at once: few copies, little to spare.
 pub(super) const SPARE: usize = 32;
@@ -11,14 +11,14 @@ impl HeadTable {
         self.len() == self.pages.len() * self.block
     }
 
-    /// Enters a prompt's tokens into an empty table, with the pages that they need. To be followed by
-    /// [`HeadTable::set_growth`].
+    /// Enters a prompt's tokens into an empty table, with the pages that they need, and says where each is written. To be followed
+    /// by [`HeadTable::set_growth`].
     pub(crate) fn fill(
         &mut self,
         positions: &[u32],
         pins: &Pins,
         reservation: &mut Reservation,
-    ) -> Result<(), Full> {
+    ) -> Result<Vec<Address>, Full> {
         let pages = positions.len().div_ceil(self.block);
         self.pages.make_room(pages);
         reservation.take_many(pages, &mut self.pages)?;
@@ -30,7 +30,13 @@ impl HeadTable {
                 self.holds.set(slot, Hold::Pinned);
             }
         }
-        Ok(())
+        let mut addresses = Vec::with_capacity(positions.len());
+        for page in 0..pages {
+            let own = self.pages.own(page, reservation)?;
+            let used = (positions.len() - page * self.block).min(self.block);
+            addresses.extend((0..used).map(|offset| Address::of(&own, offset)));
+        }
+        Ok(addresses)
     }
 
     /// Appends a slot.
@@ -39,18 +45,20 @@ impl HeadTable {
         position: Position,
         hold: Hold,
         reservation: &mut Reservation,
-    ) -> Result<Slot, Full> {
+        moves: &mut Vec<Move>,
+    ) -> Result<(Slot, Address), Full> {
         let slot = Slot::new(self.len());
         if self.is_packed() {
             self.begin_page(reservation)?;
         }
+        let address = self.own(slot, reservation, moves)?;
         self.positions.push(position);
         if !self.scores.is_empty() {
             self.scores.push(0.0);
         }
         self.holds.set(slot.index(), hold);
         self.note_arrival(position, None);
-        Ok(slot)
+        Ok((slot, address))
     }
 
     /// Takes a page, and memory for what its slots carry: nothing else here allocates while a head grows.

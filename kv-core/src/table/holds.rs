@@ -13,7 +13,7 @@ pub(crate) enum Hold {
 }
 
 /// The holds of one head's slots. Slots that were never named are free, and cost nothing.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Holds {
     pinned: Bits,
     protected: Bits,
@@ -67,7 +67,7 @@ impl Holds {
 }
 
 /// A set of slots.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Bits {
     /// Up to the last word that ever had a bit.
     words: Vec<u64>,

@@ -1,10 +1,43 @@
 //! A head that lets go of tokens in mid-sequence.
 use super::{HeadTable, grow::SPARE};
-use crate::{Address, Growth, Move, Position, Reservation, Slot, TokenClass};
+use crate::{Growth, Move, Position, Reservation, Slot, TokenClass, pool::Full};
 
 impl HeadTable {
+    /// How many pages a shrink to `kept` copies, for others hold them and a survivor moves in.
+    ///
+    /// # Panics
+    ///
+    /// If the slots do not ascend, or one does not exist.
+    pub(crate) fn copies_to_shrink(&self, kept: &[u32]) -> usize {
+        let mut pages: Vec<usize> = self
+            .refills(kept)
+            .map(|(hole, _)| hole / self.block)
+            .collect();
+        pages.dedup();
+        pages.retain(|&page| self.pages.is_shared(page));
+        pages.len()
+    }
+
+    /// The holes that survivors of the last slots move into, which ascend, and each one's survivor.
+    fn refills<'a>(&self, kept: &'a [u32]) -> impl Iterator<Item = (usize, u32)> + 'a {
+        assert!(kept.is_sorted_by(|a, b| a < b), "slots ascend: {kept:?}");
+        let last = kept.last().map_or(0, |&slot| slot as usize + 1);
+        assert!(last <= self.len(), "slot {last} of {}", self.len());
+        let stays = kept.partition_point(|&slot| (slot as usize) < kept.len());
+        let mut is_held = vec![false; kept.len()];
+        for &slot in &kept[..stays] {
+            is_held[slot as usize] = true;
+        }
+        let holes = (0..kept.len()).filter(move |&slot| !is_held[slot]);
+        holes.zip(kept[stays..].iter().copied())
+    }
+
     /// Drops every slot but `kept`, which ascend, and grows by `growth` from here, with the class of each position. Survivors of the last slots move into
     /// the holes of the first; pages that come free go back into the reservation.
+    ///
+    /// # Errors
+    ///
+    /// [`Full`] if [`HeadTable::copies_to_shrink`] pages are not to be had.
     ///
     /// # Panics
     ///
@@ -15,10 +48,8 @@ impl HeadTable {
         growth: (Growth, impl Fn(Position) -> TokenClass),
         scores: Option<&[f32]>,
         reservation: &mut Reservation,
-    ) -> Vec<Move> {
-        assert!(kept.is_sorted_by(|a, b| a < b), "slots ascend: {kept:?}");
-        let last = kept.last().map_or(0, |&slot| slot as usize + 1);
-        assert!(last <= self.len(), "slot {last} of {}", self.len());
+    ) -> Result<Vec<Move>, Full> {
+        let refills: Vec<(usize, u32)> = self.refills(kept).collect();
         let has_new = |scores: &&[f32]| {
             !self.scores.is_empty() || scores.iter().any(|score| score.to_bits() != 0)
         };
@@ -28,37 +59,34 @@ impl HeadTable {
                 scores[slot as usize] = score;
             }
         }
-        let stays = kept.partition_point(|&slot| (slot as usize) < kept.len());
-        let mut is_held = vec![false; kept.len()];
-        for &slot in &kept[..stays] {
-            is_held[slot as usize] = true;
+        let mut moves = Vec::with_capacity(refills.len());
+        for (hole, slot) in refills {
+            self.refill(hole, slot as usize, reservation, &mut moves)?;
         }
-        let holes = (0..kept.len()).filter(|&slot| !is_held[slot]);
-        let moves = holes
-            .zip(&kept[stays..])
-            .map(|(hole, &slot)| self.refill(hole, slot as usize))
-            .collect();
         self.cut(kept.len(), reservation);
         self.is_shuffled = !self.positions.is_sorted();
         self.set_growth(growth.0, growth.1);
-        moves
+        Ok(moves)
     }
 
     /// Copies what is known of a slot into a hole.
-    fn refill(&mut self, hole: usize, slot: usize) -> Move {
+    fn refill(
+        &mut self,
+        hole: usize,
+        slot: usize,
+        reservation: &mut Reservation,
+        moves: &mut Vec<Move>,
+    ) -> Result<(), Full> {
+        let to = self.own(Slot::new(hole), reservation, moves)?;
+        let (page, offset) = self.address(Slot::new(slot));
+        let from = (page, Position::new(offset).0);
+        moves.push(Move { from, to });
         self.positions[hole] = self.positions[slot];
         if !self.scores.is_empty() {
             self.scores[hole] = self.scores[slot];
         }
         self.holds.set(hole, self.holds.get(slot));
-        let at = |slot| {
-            let (page, offset) = self.address(Slot::new(slot));
-            Address { page, offset }
-        };
-        Move {
-            from: at(slot),
-            to: at(hole),
-        }
+        Ok(())
     }
 
     /// Forgets the slots from `len` on and the pages that only they were in.
@@ -80,7 +108,7 @@ impl HeadTable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{PageId, PagePool, Pins, Place, table::Hold};
+    use crate::{PagePool, Pins, Place, table::Hold};
 
     fn plain(_: Position) -> TokenClass {
         TokenClass::Plain
@@ -91,7 +119,8 @@ mod tests {
         let mut head = HeadTable::new(4);
         for position in 0..tokens {
             let hold = head.hold_of(pins.contains(Position(position)), TokenClass::Plain);
-            head.push(Position(position), hold, room).expect("room");
+            let pushed = head.push(Position(position), hold, room, &mut Vec::new());
+            pushed.expect("room");
         }
         for (score, position) in head.scores_mut().iter_mut().zip(0_u8..) {
             *score = 10.0 * f32::from(position);
@@ -99,23 +128,23 @@ mod tests {
         head
     }
 
+    /// Page and offset that a token moves from, and to.
+    fn numbers(step: &Move) -> ((u32, u32), (u32, u32)) {
+        let (page, offset) = step.from;
+        ((page.0, offset), (step.to.page().0, step.to.offset()))
+    }
+
     #[test]
     fn survivors_of_the_last_slots_fill_the_first_holes() {
         let pool = PagePool::new(9);
         let mut room = pool.reservation();
         let mut head = head(10, &Pins::new(std::iter::once(8..9)), &mut room);
-        let moves = head.shrink(&[1, 2, 6, 8, 9], (Growth::Append, plain), None, &mut room);
-        let at = |page, offset| Address {
-            page: PageId(page),
-            offset,
-        };
+        let moves = head
+            .shrink(&[1, 2, 6, 8, 9], (Growth::Append, plain), None, &mut room)
+            .expect("room");
         // Slots 0, 3 and 4 are holes; 6, 8 and 9 fill them.
-        let expected = [
-            (at(1, 2), at(0, 0)),
-            (at(2, 0), at(0, 3)),
-            (at(2, 1), at(1, 0)),
-        ];
-        assert_eq!(moves, expected.map(|(from, to)| Move { from, to }));
+        let expected = [((1, 2), (0, 0)), ((2, 0), (0, 3)), ((2, 1), (1, 0))];
+        assert_eq!(moves.iter().map(numbers).collect::<Vec<_>>(), expected);
         assert_eq!(head.positions(), [6, 1, 2, 8, 9].map(Position));
         assert_eq!(head.scores(), [60.0, 10.0, 20.0, 80.0, 90.0]);
         let pinned: Vec<bool> = (0..5).map(|slot| head.is_pinned(Slot(slot))).collect();
@@ -129,12 +158,14 @@ mod tests {
         let pool = PagePool::new(9);
         let mut room = pool.reservation();
         let mut head = head(6, &Pins::default(), &mut room);
-        let moves = head.shrink(
-            &[1, 5],
-            (Growth::Append, plain),
-            Some(&[0.5, 0.25]),
-            &mut room,
-        );
+        let moves = head
+            .shrink(
+                &[1, 5],
+                (Growth::Append, plain),
+                Some(&[0.5, 0.25]),
+                &mut room,
+            )
+            .expect("room");
         assert_eq!(moves.len(), 1);
         assert_eq!(head.positions(), [5, 1].map(Position));
         assert_eq!(head.scores(), [0.25, 0.5]);
@@ -145,9 +176,13 @@ mod tests {
         let pool = PagePool::new(9);
         let mut room = pool.reservation();
         let mut head = head(5, &Pins::default(), &mut room);
-        let none = head.shrink(&[0, 1, 2, 3, 4], (Growth::Append, plain), None, &mut room);
+        let none = head
+            .shrink(&[0, 1, 2, 3, 4], (Growth::Append, plain), None, &mut room)
+            .expect("room");
         assert_eq!((none, head.len(), head.page_ids().len()), (vec![], 5, 2));
-        let none = head.shrink(&[], (Growth::Append, plain), None, &mut room);
+        let none = head
+            .shrink(&[], (Growth::Append, plain), None, &mut room)
+            .expect("room");
         assert_eq!((none, head.len(), pool.usage().held), (vec![], 0, 0));
     }
 
@@ -162,15 +197,22 @@ mod tests {
             recent: 3,
         };
         // Left are 0, 4, 5, 7, 8 in the slots of 0, 5, 7, 8 and 4: one sink, one pin, a full ring of three.
-        head.shrink(&[0, 4, 5, 7, 8], (ring, plain), None, &mut room);
+        let moves = head.shrink(&[0, 4, 5, 7, 8], (ring, plain), None, &mut room);
+        moves.expect("room");
         for (position, left) in [(9, 5), (10, 7), (11, 8), (12, 9)] {
             let Place::Overwrite(slot) = head.place_of(Hold::Free) else {
                 panic!("the ring is full at {position}");
             };
             assert_eq!(head.positions()[slot.index()], Position(left));
             let place = Place::Overwrite(slot);
-            head.insert(Position(position), place, Hold::Free, &mut room)
-                .expect("no page needed");
+            head.insert(
+                Position(position),
+                place,
+                Hold::Free,
+                &mut room,
+                &mut Vec::new(),
+            )
+            .expect("no page needed");
         }
     }
 
@@ -179,7 +221,7 @@ mod tests {
     fn a_slot_named_twice_is_a_panic() {
         let pool = PagePool::new(9);
         let mut room = pool.reservation();
-        head(3, &Pins::default(), &mut room).shrink(
+        let _ = head(3, &Pins::default(), &mut room).shrink(
             &[1, 1],
             (Growth::Append, plain),
             None,

@@ -5,7 +5,8 @@ fn table(growth: Growth, tokens: u32, pins: &Pins, room: &mut Reservation) -> He
     let mut table = HeadTable::new(4);
     for position in 0..tokens {
         let hold = table.hold_of(pins.contains(Position(position)), TokenClass::Plain);
-        table.push(Position(position), hold, room).expect("room");
+        let pushed = table.push(Position(position), hold, room, &mut Vec::new());
+        pushed.expect("room");
     }
     table.set_growth(growth, |_| TokenClass::Plain);
     table
@@ -19,7 +20,8 @@ fn insert(
 ) -> Result<Slot, Full> {
     let hold = head.hold_of(pins.contains(Position(position)), TokenClass::Plain);
     let place = head.place_of(hold);
-    head.insert(Position(position), place, hold, room)
+    head.insert(Position(position), place, hold, room, &mut Vec::new())
+        .map(|(slot, _)| slot)
 }
 
 fn sorted(table: &HeadTable) -> Vec<u32> {

@@ -248,7 +248,8 @@ mod tests {
                 true => Hold::Pinned,
                 false => Hold::Free,
             };
-            head.push(Position(position), hold, room).expect("room");
+            let pushed = head.push(Position(position), hold, room, &mut Vec::new());
+            pushed.expect("room");
         }
         if rng.random_bool(0.9) {
             let scores = head.scores_mut().iter_mut();
@@ -304,8 +305,14 @@ mod tests {
                 let place = found.map_or(Place::Append, |slot| {
                     Place::Overwrite(crate::Slot::new(slot))
                 });
-                head.insert(Position(next), place, Hold::Free, &mut room)
-                    .expect("room");
+                head.insert(
+                    Position(next),
+                    place,
+                    Hold::Free,
+                    &mut room,
+                    &mut Vec::new(),
+                )
+                .expect("room");
             }
         }
         assert!(met.iter().all(|&met| met > 500), "{met:?}");
@@ -343,7 +350,7 @@ mod tests {
                     _ => Hold::Free,
                 };
                 let place = head.place_of(hold);
-                head.insert(Position(next), place, hold, &mut room)
+                head.insert(Position(next), place, hold, &mut room, &mut Vec::new())
                     .expect("room");
             }
         }
@@ -355,7 +362,7 @@ mod tests {
         let mut room = PagePool::new(9).reservation();
         let mut head = HeadTable::new(4);
         for position in [9, 3, 7, 8, 1] {
-            head.push(Position(position), Hold::Free, &mut room)
+            head.push(Position(position), Hold::Free, &mut room, &mut Vec::new())
                 .expect("room");
         }
         head.set_growth(Growth::Append, plain);

@@ -187,7 +187,7 @@ impl Ledgers {
     pub(super) fn targets(&mut self, text: &Text, position: usize) -> Vec<StepTarget> {
         let at = Position::new(position);
         self.host.append(text.seq, 0, at).expect("room");
-        let targets = self
+        let entered = self
             .device
             .append_on_device(text.seq, 0, at, true)
             .expect("room");
@@ -197,7 +197,7 @@ impl Ledgers {
                 recent: u32::try_from(recent).expect("small"),
             },
         };
-        targets.into_iter().map(target).collect()
+        entered.heads.into_iter().map(target).collect()
     }
 
     /// The heads of all sequences, as the device's ledger has them.

@@ -2,7 +2,7 @@
 use std::time::Instant;
 
 use anyhow::Result;
-use kv_core::{OwnedPages, PagePool};
+use kv_core::{PagePool, Pages};
 
 use super::Goal;
 use crate::bench::measure::median;
@@ -44,7 +44,7 @@ fn round(pool: &PagePool, at_once: usize) -> Result<f64> {
     let start = Instant::now();
     let mut heads = Vec::with_capacity(HEADS);
     for _ in 0..HEADS {
-        let mut pages = OwnedPages::default();
+        let mut pages = Pages::default();
         for _ in 0..EACH / at_once {
             promise.take_many(at_once, &mut pages)?;
         }
