@@ -69,6 +69,16 @@ impl Idle {
         self.growing.contains(&seq) || self.position(seq).is_some()
     }
 
+    /// Whether what stays of this text under these terms is kept; it counts as used now.
+    pub(super) fn keeps(&mut self, tokens: &[u32], terms: &Terms) -> bool {
+        let is_same = |cache: &Cache| cache.tokens == tokens && cache.terms.keeps_as(terms);
+        let Some(at) = self.caches.iter().position(is_same) else {
+            return false;
+        };
+        self.caches[at..].rotate_left(1);
+        true
+    }
+
     pub(super) fn reuse(&self) -> Reuse {
         Reuse {
             caches: self.caches.len(),
@@ -119,9 +129,8 @@ impl Idle {
         let name = self.caches[at].name;
         let text = match ledger.fork(name, seq, tokens) {
             Ok(()) => {
-                let cache = self.caches.remove(at);
-                let text = cache.tokens.clone();
-                self.caches.push(cache);
+                let text = self.caches[at].tokens.clone();
+                self.caches[at..].rotate_left(1);
                 text
             }
             Err(CacheError::Full(_)) => {
@@ -134,9 +143,13 @@ impl Idle {
             Err(error) => return Err(error),
         };
         self.claims.remove(&seq);
-        self.hits += 1;
-        self.tokens += text.len() as u64;
         Ok(Some(text))
+    }
+
+    /// A prompt goes on from a cache of `tokens` tokens.
+    pub(super) fn note_hit(&mut self, tokens: usize) {
+        self.hits += 1;
+        self.tokens += tokens as u64;
     }
 
     /// Keeps the cache of a sequence that ends, which holds `tokens`, and lets go of those that are too much then.
@@ -193,7 +206,7 @@ impl Idle {
         (tokens, terms): (Vec<u32>, Arc<Terms>),
         is_prefix: bool,
     ) {
-        // The same text again says nothing new.
+        // Two requests may have read the same prefix at once.
         let is_same = |cache: &Cache| {
             (cache.is_prefix, &cache.tokens) == (is_prefix, &tokens) && cache.terms.keeps_as(&terms)
         };

@@ -626,6 +626,8 @@ impl State {
         let whole = text.filter(|(tokens, _)| {
             self.idle.is_on() && !tokens.is_empty() && tokens.len() == report.cached_tokens
         });
+        // One that took a cache up may have to wait again before it reads anything: the cache is mostly still there.
+        let whole = whole.filter(|(tokens, terms)| !self.idle.keeps(tokens, terms));
         let is_kept = whole.is_some_and(|text| {
             let kept = self.idle.set_aside(&mut self.ledger, seq, text);
             kept.is_ok()
@@ -653,12 +655,15 @@ impl State {
     fn note_end(&mut self, report: SequenceReport) {
         let report = self.with_tail(report);
         let Some(Open {
-            terms, overwritten, ..
+            terms,
+            overwritten,
+            known,
+            ..
         }) = self.open.remove(&report.seq)
         else {
             return; // cannot be: what the ledger holds was opened here
         };
-        if report.cached_tokens == 0 {
+        if report.cached_tokens == known {
             return; // promised room, but preempted before its prompt was read
         }
         self.released = Some(report.seq);

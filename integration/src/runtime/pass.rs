@@ -369,6 +369,10 @@ fn keep_prompts<B: Backend + ?Sized>(
         pass.counts.prompts += u64::from(pass.layer == 0);
         if pass.goes_on(index) {
             pass.check_known(index)?;
+            if pass.layer == 0 {
+                let known = pass.call.batch.positions[index];
+                pass.idle.note_hit(known);
+            }
             continue;
         }
         let length = length - tail;
