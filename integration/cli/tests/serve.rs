@@ -231,6 +231,10 @@ fn mistakes_are_told_in_the_shape_that_the_client_reads() {
     expect("budget_policy", 400, &["`sinks` is 4", "3 tokens"]);
     expect("budget_pool", 400, &["1000000", "at most"]);
     expect("pin", 400, &["`pin` is \"everything\"", "\"system\""]);
+    let parts = ["`shared_prefix` is \"document\"", "\"system\""];
+    expect("shared_prefix", 400, &parts);
+    let parts = ["`shared_prefix`", "first message"];
+    expect("shared_prefix_nothing", 400, &parts);
     expect("pin_nothing", 400, &["first message", "system"]);
     expect("pin_completion", 400, &["for a chat only"]);
     expect("media", 400, &["`image_url`", "text"]);

@@ -27,6 +27,6 @@ mod request;
 mod routes;
 mod run;
 
-pub use request::{KvCacheField, Pin};
+pub use request::{Beginning, KvCacheField};
 pub use routes::Server;
 pub use run::Stopped;

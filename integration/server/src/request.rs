@@ -9,7 +9,10 @@ use mistralrs_server_core::{
     chat_completion, completions,
     openai::{ChatCompletionRequest, CompletionRequest},
 };
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, Error},
+};
 use serde_json::{Map, Value};
 use tokio::sync::{
     mpsc::{Sender, channel},
@@ -25,33 +28,39 @@ pub struct KvCacheField {
     /// A budget of its own: `"256"`, `"25%"`, `"64MiB"`, `"full"`.
     pub budget: Option<String>,
     /// What is never evicted.
-    pub pin: Option<Pin>,
+    #[serde(deserialize_with = "pin")]
+    pub pin: Option<Beginning>,
     /// What is compressed by itself, for other requests that begin with the same and say so.
-    pub shared_prefix: Option<Pin>,
+    #[serde(deserialize_with = "shared_prefix")]
+    pub shared_prefix: Option<Beginning>,
 }
 
-/// What a request pins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "Value")]
-pub enum Pin {
+/// A part of a prompt that begins with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Beginning {
     /// So many tokens at the start.
     Tokens(u32),
     /// `"system"`: the system messages that a chat begins with, as the chat template writes them.
     System,
 }
 
-impl TryFrom<Value> for Pin {
-    type Error = String;
+fn pin<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Beginning>, D::Error> {
+    beginning("pin", &Value::deserialize(value)?).map_err(Error::custom)
+}
 
-    fn try_from(value: Value) -> Result<Self, String> {
-        let tokens = value.as_u64().and_then(|tokens| u32::try_from(tokens).ok());
-        match (tokens, value.as_str()) {
-            (Some(tokens), _) => Ok(Self::Tokens(tokens)),
-            (None, Some("system")) => Ok(Self::System),
-            (None, _) => Err(format!(
-                "`pin` is {value}, must be \"system\" or a number of tokens"
-            )),
-        }
+fn shared_prefix<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Beginning>, D::Error> {
+    beginning("shared_prefix", &Value::deserialize(value)?).map_err(Error::custom)
+}
+
+fn beginning(field: &str, value: &Value) -> Result<Option<Beginning>, String> {
+    let tokens = value.as_u64().and_then(|tokens| u32::try_from(tokens).ok());
+    match (tokens, value.as_str()) {
+        _ if value.is_null() => Ok(None),
+        (Some(tokens), _) => Ok(Some(Beginning::Tokens(tokens))),
+        (None, Some("system")) => Ok(Some(Beginning::System)),
+        (None, _) => Err(format!(
+            "`{field}` is {value}, must be \"system\" or a number of tokens"
+        )),
     }
 }
 
@@ -176,19 +185,13 @@ impl Reader<'_> {
                 .map_err(|e| ApiError::in_field("kv_cache.budget", format!("{e}")))?;
             cache.budget = Some(budget);
         }
-        cache.pin_prefix = match asked.pin {
-            Some(Pin::Tokens(tokens)) => Some(tokens),
-            Some(Pin::System) => Some(self.system_tokens(request).await?),
-            None if self.pins_system && has_system(request) => {
-                Some(self.system_tokens(request).await?)
-            }
-            None => None,
+        let pin = match asked.pin {
+            None if self.pins_system && has_system(request) => Some(Beginning::System),
+            pin => pin,
         };
-        cache.shared_prefix = match asked.shared_prefix {
-            Some(Pin::Tokens(tokens)) => Some(tokens),
-            Some(Pin::System) => Some(self.system_tokens(request).await?),
-            None => None,
-        };
+        cache.pin_prefix = self.tokens_of("kv_cache.pin", pin, request).await?;
+        let shared = self.tokens_of("kv_cache.shared_prefix", asked.shared_prefix, request);
+        cache.shared_prefix = shared.await?;
         if cache == RequestCache::default() {
             return Ok(None);
         }
@@ -202,10 +205,31 @@ impl Reader<'_> {
             .map_err(|e| ApiError::in_field("kv_cache", e.to_string()))
     }
 
+    /// How long the beginning is that a field names.
+    async fn tokens_of(
+        &self,
+        field: &'static str,
+        asked: Option<Beginning>,
+        request: &NormalRequest,
+    ) -> Result<Option<u32>, ApiError> {
+        match asked {
+            None => Ok(None),
+            Some(Beginning::Tokens(tokens)) => Ok(Some(tokens)),
+            Some(Beginning::System) => self.system_tokens(field, request).await.map(Some),
+        }
+    }
+
     /// Tokens that the chat template writes before the first word that is not the system's: what the prompt has in common
     /// with one whose first other message begins with another letter.
-    async fn system_tokens(&self, request: &NormalRequest) -> Result<u32, ApiError> {
-        let refuse = |message: &str| ApiError::in_field("kv_cache.pin", message);
+    async fn system_tokens(
+        &self,
+        field: &'static str,
+        request: &NormalRequest,
+    ) -> Result<u32, ApiError> {
+        let refuse = |message: &str| {
+            let name = field.trim_start_matches("kv_cache.");
+            ApiError::in_field(field, format!("`{name}` {message}"))
+        };
         let RequestMessage::Chat {
             messages,
             enable_thinking,
@@ -213,18 +237,18 @@ impl Reader<'_> {
         } = &request.messages
         else {
             return Err(refuse(
-                "`pin` can be \"system\" for a chat only; give a number of tokens",
+                "can be \"system\" for a chat only; give a number of tokens",
             ));
         };
         let systems = messages.iter().take_while(|m| is_system(m)).count();
         if systems == 0 {
             return Err(refuse(
-                "`pin` is \"system\", but the first message is not the system's",
+                "is \"system\", but the first message is not the system's",
             ));
         }
         let Some(first) = messages.get(systems) else {
             return Err(refuse(
-                "`pin` is \"system\", but there is no other message than the system's",
+                "is \"system\", but there is no other message than the system's",
             ));
         };
         let mut other = messages[..=systems].to_vec();
@@ -246,7 +270,7 @@ impl Reader<'_> {
         let same = tokens(messages[..=systems].to_vec()).await?;
         let other = tokens(other).await?;
         let common = same.iter().zip(&other).take_while(|(a, b)| a == b).count();
-        u32::try_from(common).map_err(|_| refuse("the system prompt is too long"))
+        u32::try_from(common).map_err(|_| refuse("is \"system\", which is too long"))
     }
 
     async fn tokens(

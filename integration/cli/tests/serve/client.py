@@ -83,6 +83,8 @@ def mistakes(client):
         "budget_policy": refusal(body(budget="3")),
         "budget_pool": refusal(body(budget="1000000")),
         "pin": refusal(body(pin="everything")),
+        "shared_prefix": refusal(body(shared_prefix="document")),
+        "shared_prefix_nothing": refusal(body(shared_prefix="system")),
         "pin_nothing": refusal(body(pin="system")),
         "pin_completion": refusal(lambda: client.completions.create(model=MODEL, prompt="x", extra_body={"kv_cache": {"pin": "system"}})),
         "media": refusal(lambda: client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": picture}])),
