@@ -1,15 +1,12 @@
 //! Requests that share a prefix: pages are held once, and what is said does not depend on who else is there or came before.
 mod common;
 
-use std::time::Duration;
-
-use common::{compressed, seed, tiny};
-use kv_core::Budget;
-use mistralrs_kv::{
-    CacheConfig, Engine, EngineConfig, KvDtype, Prompt, Request, RequestCache, Stats, policy,
+use common::{
+    compressed,
+    desk::{Desk, settle},
 };
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
+use kv_core::Budget;
+use mistralrs_kv::{CacheConfig, Engine, Prompt, Request, RequestCache, Stats, policy};
 
 const PREFIX: usize = 200;
 const QUESTION: usize = 7;
@@ -30,43 +27,11 @@ const BY_QUERIES: [&str; 12] = [
     "tova",
 ];
 
-struct Desk {
-    folder: tempfile::TempDir,
-    seed: u64,
-}
-
-impl Desk {
-    fn new() -> Self {
-        let seed = seed();
-        let folder = tempfile::tempdir().expect("makes a folder");
-        tiny::write(&folder.path().join("model.gguf"), seed);
-        Self { folder, seed }
-    }
-
-    fn text(&self, stream: u64, tokens: usize) -> Vec<u32> {
-        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
-        rng.set_stream(stream);
-        // The last token of the vocabulary ends a text.
-        let tokens = (0..tokens).map(|_| rng.random_range(0..tiny::VOCABULARY - 1));
-        tokens.collect()
-    }
-
-    /// The prefix with a question behind it.
-    fn asked(&self, question: u64) -> Vec<u32> {
-        let mut text = self.text(0, PREFIX);
-        text.extend(self.text(1 + question, QUESTION));
-        text
-    }
-
-    async fn start(&self, cache: CacheConfig) -> Engine {
-        let config = EngineConfig {
-            // What is rounded to half precision may be rounded to its neighbour.
-            cache: Some(cache.cache_dtype(KvDtype::F32)),
-            ..EngineConfig::new(self.folder.path().join("model.gguf"))
-        };
-        let engine = config.start().await;
-        engine.unwrap_or_else(|e| panic!("HEADROOM_SEED={}: starts: {e:#}", self.seed))
-    }
+/// The prefix with a question behind it.
+fn asked(desk: &Desk, question: u64) -> Vec<u32> {
+    let mut text = desk.text(0, PREFIX);
+    text.extend(desk.text(1 + question, QUESTION));
+    text
 }
 
 fn request(text: Vec<u32>) -> Request {
@@ -80,12 +45,6 @@ async fn answer(engine: &Engine, text: Vec<u32>) -> String {
     let answer = engine.generate(request(text)).await.expect("answers");
     settle(engine);
     answer.text
-}
-
-/// The engine gives pages back after it has sent the last token.
-fn settle(engine: &Engine) {
-    let runtime = engine.runtime().expect("a policy");
-    assert!(runtime.wait_ended(Duration::from_secs(60)));
 }
 
 fn stats(engine: &Engine) -> Stats {
@@ -115,25 +74,25 @@ async fn an_answer_does_not_depend_on_who_came_before_or_is_there() {
         let alone = desk.start(cache.clone()).await;
         let mut expected = Vec::new();
         for question in 0..8 {
-            expected.push(answer(&alone, desk.asked(question)).await);
+            expected.push(answer(&alone, asked(&desk, question)).await);
         }
         assert_eq!(stats(&alone).pool.held, 0, "{what}: nothing is kept");
 
         let keeping = desk.start(cache.clone().keep_turns(64)).await;
         for (question, expected) in (0..).zip(&expected) {
-            let found = answer(&keeping, desk.asked(question)).await;
+            let found = answer(&keeping, asked(&desk, question)).await;
             assert_eq!(&found, expected, "{what}, question {question}");
         }
         let reuse = stats(&keeping).reuse;
         let known = 7 * PREFIX as u64;
         assert_eq!((reuse.hits, reuse.tokens), (7, known), "{what}");
         // The same again: its turn is longer than the question, so the prefix serves it.
-        let again = answer(&keeping, desk.asked(0)).await;
+        let again = answer(&keeping, asked(&desk, 0)).await;
         assert_eq!(again, expected[0], "{what}, again");
 
         for cache in [cache.clone(), cache.keep_turns(64)] {
             let crowd = desk.start(cache).await;
-            let texts = (0..8).map(|question| crowd.generate(request(desk.asked(question))));
+            let texts = (0..8).map(|question| crowd.generate(request(asked(&desk, question))));
             let together = futures::future::try_join_all(texts).await.expect("answers");
             let together: Vec<String> = together.into_iter().map(|one| one.text).collect();
             assert_eq!(together, expected, "{what}, together");
@@ -154,9 +113,9 @@ async fn sixteen_requests_hold_one_prefix() {
             CacheConfig::new(name).budget(Budget::Ratio(0.25))
         };
         let engine = desk.start(cache.keep_turns(64)).await;
-        let one = answer(&engine, desk.asked(0)).await;
+        let one = answer(&engine, asked(&desk, 0)).await;
         assert!(!one.is_empty(), "{what}");
-        let texts = (0..16).map(|question| engine.generate(request(desk.asked(question))));
+        let texts = (0..16).map(|question| engine.generate(request(asked(&desk, question))));
         futures::future::try_join_all(texts).await.expect("answers");
         settle(&engine);
         let stats = stats(&engine);
@@ -220,7 +179,7 @@ async fn a_prefix_that_serves_its_own_question_only_is_refused_by_name() {
     for cache in all_policies() {
         let name = cache.policy_name().to_owned();
         let engine = desk.start(cache).await;
-        let Err(error) = engine.generate(request(desk.asked(0))).await else {
+        let Err(error) = engine.generate(request(asked(&desk, 0))).await else {
             continue;
         };
         let said = format!("{error:#}");
@@ -236,7 +195,7 @@ async fn a_prefix_that_serves_its_own_question_only_is_refused_by_name() {
     assert_eq!(refused, expected);
 
     let engine = desk.start(compressed("cake").share_any_prefix(true)).await;
-    let error = engine.generate(request(desk.asked(0))).await;
+    let error = engine.generate(request(asked(&desk, 0))).await;
     let said = format!("{:#}", error.expect_err("is refused"));
     assert!(said.contains("cake") && said.contains("budget"), "{said}");
     let none = RequestCache {
@@ -244,7 +203,7 @@ async fn a_prefix_that_serves_its_own_question_only_is_refused_by_name() {
         ..RequestCache::default()
     };
     let engine = desk.start(CacheConfig::new("keep-all")).await;
-    let request = Request::greedy(Prompt::Tokens(desk.asked(0)), 1).with_cache(none);
+    let request = Request::greedy(Prompt::Tokens(asked(&desk, 0)), 1).with_cache(none);
     let said = format!(
         "{:#}",
         engine.generate(request).await.expect_err("is refused")

@@ -3,14 +3,14 @@ mod common;
 
 use std::time::Duration;
 
-use common::{compressed, seed, tiny};
+use common::{
+    compressed,
+    desk::{Desk, settle},
+};
 use kv_core::{Budget, SequenceReport};
 use mistralrs_kv::{
-    CacheConfig, Engine, EngineConfig, KvDtype, PoolSize, Prompt, Request, RequestCache, Reuse,
-    Trace, policy,
+    CacheConfig, Engine, PoolSize, Prompt, Request, RequestCache, Reuse, Trace, policy,
 };
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
 
 const FIRST: usize = 150;
 const SAID: usize = 9;
@@ -18,43 +18,6 @@ const NEW: usize = 12;
 const ANSWER: usize = 5;
 /// Relative to the largest logit of a row: the products are of other shapes, so their sums may come in another order.
 const BOUND: f32 = 1e-4;
-
-struct Desk {
-    folder: tempfile::TempDir,
-    seed: u64,
-}
-
-impl Desk {
-    fn new() -> Self {
-        let seed = seed();
-        let folder = tempfile::tempdir().expect("makes a folder");
-        tiny::write(&folder.path().join("model.gguf"), seed);
-        Self { folder, seed }
-    }
-
-    fn text(&self, stream: u64, tokens: usize) -> Vec<u32> {
-        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
-        rng.set_stream(stream);
-        // The last token of the vocabulary ends a text.
-        let tokens = (0..tokens).map(|_| rng.random_range(0..tiny::VOCABULARY - 1));
-        tokens.collect()
-    }
-
-    async fn start(&self, cache: CacheConfig) -> Engine {
-        self.start_in(cache, None).await
-    }
-
-    async fn start_in(&self, cache: CacheConfig, pool: Option<PoolSize>) -> Engine {
-        let config = EngineConfig {
-            // What is rounded to half precision may be rounded to its neighbour.
-            cache: Some(cache.cache_dtype(KvDtype::F32)),
-            pool,
-            ..EngineConfig::new(self.folder.path().join("model.gguf"))
-        };
-        let engine = config.start().await;
-        engine.unwrap_or_else(|e| panic!("HEADROOM_SEED={}: starts: {e:#}", self.seed))
-    }
-}
 
 async fn say(engine: &Engine, text: &[u32], tokens: usize) -> Trace {
     let trace = engine.trace(Prompt::Tokens(text.to_vec()), tokens, None);
@@ -70,12 +33,6 @@ async fn hear(engine: &Engine, text: &[u32], tokens: &[u32], more: usize) -> Tra
     let trace = trace.await.expect("answers");
     settle(engine);
     trace
-}
-
-/// The engine gives pages back after it has sent the last token.
-fn settle(engine: &Engine) {
-    let runtime = engine.runtime().expect("a policy");
-    assert!(runtime.wait_ended(Duration::from_secs(30)));
 }
 
 fn reuse(engine: &Engine) -> Reuse {

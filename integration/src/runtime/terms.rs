@@ -89,7 +89,8 @@ impl Terms {
         }
         if self.needs.depends_on_queries() && !config.share_any_prefix {
             return refuse(format!(
-                "nothing under {policy}: it keeps what the end of the prefix attended to, which is not what another question asks about;                  `--share-any-prefix` (`share_any_prefix`) does it all the same"
+                "nothing under {policy}: it keeps what the end of the prefix attended to, which is not what another question asks about; \
+                 `--share-any-prefix` (`share_any_prefix`) does it all the same"
             ));
         }
         self.prefix = Some(tokens as usize);

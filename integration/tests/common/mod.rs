@@ -1,6 +1,7 @@
 //! What the engine tests share: where the model is, a recorder of logits, and a tiny random model.
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub(crate) mod desk;
 pub(crate) mod gpu;
 pub(crate) mod host;
 pub(crate) mod tiny;

@@ -1,0 +1,51 @@
+//! A random model, random texts, and engines on that model.
+use std::time::Duration;
+
+use mistralrs_kv::{CacheConfig, Engine, EngineConfig, KvDtype, PoolSize};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::{seed, tiny};
+
+pub(crate) struct Desk {
+    folder: tempfile::TempDir,
+    pub(crate) seed: u64,
+}
+
+impl Desk {
+    pub(crate) fn new() -> Self {
+        let seed = seed();
+        let folder = tempfile::tempdir().expect("makes a folder");
+        tiny::write(&folder.path().join("model.gguf"), seed);
+        Self { folder, seed }
+    }
+
+    pub(crate) fn text(&self, stream: u64, tokens: usize) -> Vec<u32> {
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+        rng.set_stream(stream);
+        // The last token of the vocabulary ends a text.
+        let tokens = (0..tokens).map(|_| rng.random_range(0..tiny::VOCABULARY - 1));
+        tokens.collect()
+    }
+
+    pub(crate) async fn start(&self, cache: CacheConfig) -> Engine {
+        self.start_in(cache, None).await
+    }
+
+    pub(crate) async fn start_in(&self, cache: CacheConfig, pool: Option<PoolSize>) -> Engine {
+        let config = EngineConfig {
+            // What is rounded to half precision may be rounded to its neighbour.
+            cache: Some(cache.cache_dtype(KvDtype::F32)),
+            pool,
+            ..EngineConfig::new(self.folder.path().join("model.gguf"))
+        };
+        let engine = config.start().await;
+        engine.unwrap_or_else(|e| panic!("HEADROOM_SEED={}: starts: {e:#}", self.seed))
+    }
+}
+
+/// The engine gives pages back after it has sent the last token.
+pub(crate) fn settle(engine: &Engine) {
+    let runtime = engine.runtime().expect("a policy");
+    assert!(runtime.wait_ended(Duration::from_secs(60)));
+}
