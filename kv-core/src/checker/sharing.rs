@@ -2,7 +2,7 @@
 use std::collections::BTreeSet;
 
 use super::{Replay, model::HeadModel, replay::Shadow};
-use crate::{CacheError, Geometry, Growth, HeadTable, Kept, Position, Room, SeqId};
+use crate::{CacheError, Geometry, Growth, HeadTable, Kept, Position, Room, SeqId, Sequence};
 
 impl Replay {
     /// [`Ledger::fork`](crate::Ledger::fork).
@@ -15,10 +15,10 @@ impl Replay {
             .sequences
             .get(&from)
             .map(|shadow| self.demanded_of(shadow, tokens));
-        let layers = 0..self.ledger.geometry().layers;
         let missing = wanted.map_or(0, |wanted| {
-            self.missing(from, self.due_of_original(from, layers))
-                + self.due_when_shared(from, wanted)
+            let original = self.sequences.get(&from).and_then(|shadow| shadow.wanted);
+            let of_original = original.map_or(0, |wanted| self.due_when_shared(from, wanted));
+            self.missing(from, of_original) + self.due_when_shared(from, wanted)
         });
         let free = self.unpromised();
         let result = self.ledger.fork(from, to, tokens);
@@ -88,73 +88,56 @@ impl Replay {
         self.holders(page) > 1
     }
 
-    fn tables(&self, seq: SeqId) -> &[HeadTable] {
-        let sequence = self.ledger.sequence(seq);
-        sequence.map_or(&[], |sequence| sequence.heads())
-    }
-
     /// Pages that a sequence may have to take to come to hold `wanted`.
     pub(super) fn due(&self, seq: SeqId, wanted: usize) -> usize {
-        self.due_where(seq, wanted, |_, page| self.is_shared(page))
+        self.due_where(seq, wanted, |page| self.is_shared(page))
     }
 
     /// The same if another held all of its pages, too.
     fn due_when_shared(&self, seq: SeqId, wanted: usize) -> usize {
-        self.due_where(seq, wanted, |_, _| true)
+        self.due_where(seq, wanted, |_| true)
     }
 
-    /// What a sequence is due once another holds these layers, too; nothing if it was set aside.
-    fn due_of_original(&self, seq: SeqId, layers: std::ops::Range<usize>) -> usize {
-        let wanted = self.sequences.get(&seq).and_then(|shadow| shadow.wanted);
-        wanted.map_or(0, |wanted| {
-            self.due_where(seq, wanted, |layer, page| {
-                layers.contains(&layer) || self.is_shared(page)
-            })
-        })
-    }
-
-    fn due_where(
-        &self,
-        seq: SeqId,
-        wanted: usize,
-        is_shared: impl Fn(usize, u32) -> bool,
-    ) -> usize {
+    fn due_where(&self, seq: SeqId, wanted: usize, is_shared: impl Fn(u32) -> bool) -> usize {
         let Some(shadow) = self.sequences.get(&seq) else {
             return 0;
         };
-        let Geometry {
-            kv_heads, block, ..
-        } = *self.ledger.geometry();
+        let block = self.ledger.geometry().block;
         let mut due = wanted.saturating_sub(shadow.pages(block));
-        for (index, (model, table)) in shadow.heads.iter().zip(self.tables(seq)).enumerate() {
-            let layer = index / kv_heads;
-            let shared = |page: &&u32| is_shared(layer, **page);
-            due += if only_appends(shadow, model, layer, index % kv_heads) {
-                let is_partial = !model.tokens().len().is_multiple_of(block);
-                let last = table.page_ids().last().filter(shared);
-                usize::from(is_partial && last.is_some())
-            } else {
-                table.page_ids().iter().filter(shared).count()
-            };
+        for layer in 0..self.ledger.geometry().layers {
+            for (head, (model, table)) in self.heads_of(seq, layer).enumerate() {
+                let mut pages = table.page_ids().iter().filter(|&&page| is_shared(page));
+                due += if only_appends(shadow, model, layer, head) {
+                    let is_partial = !model.tokens().len().is_multiple_of(block);
+                    usize::from(is_partial && pages.next_back() == table.page_ids().last())
+                } else {
+                    pages.count()
+                };
+            }
         }
         due
     }
 
+    /// The heads of a layer, each as the model and as the ledger has it; none where there is no such sequence or layer.
+    fn heads_of(&self, seq: SeqId, layer: usize) -> impl Iterator<Item = (&HeadModel, &HeadTable)> {
+        let kv_heads = self.ledger.geometry().kv_heads;
+        let models = self
+            .sequences
+            .get(&seq)
+            .map_or(&[][..], |shadow| &shadow.heads);
+        let tables = self.ledger.sequence(seq).map_or(&[][..], Sequence::heads);
+        let heads = models.iter().zip(tables);
+        heads.skip(layer * kv_heads).take(kv_heads)
+    }
+
     /// Pages that a token takes: begun, or copied because others hold them.
     pub(super) fn taken_by(&self, seq: SeqId, layer: usize, position: Position) -> usize {
-        let Geometry {
-            layers,
-            kv_heads,
-            block,
-            ..
-        } = *self.ledger.geometry();
-        let Some(shadow) = self.sequences.get(&seq).filter(|_| layer < layers) else {
+        let Some(shadow) = self.sequences.get(&seq) else {
             return 0;
         };
+        let block = self.ledger.geometry().block;
         let newcomer = shadow.token(position);
-        let heads = layer * kv_heads..(layer + 1) * kv_heads;
-        let pages = heads.map(|index| {
-            let (model, table) = (&shadow.heads[index], &self.tables(seq)[index]);
+        let pages = self.heads_of(seq, layer).map(|(model, table)| {
             let slot = match model.leaver(&newcomer) {
                 None => model.tokens().len(),
                 Some(leaver) => {
@@ -170,19 +153,13 @@ impl Replay {
 
     /// Pages that a shrink has to have in credit.
     pub(super) fn taken_by_shrink(&self, seq: SeqId, layer: usize, kept: &Kept) -> usize {
-        let Geometry {
-            layers,
-            kv_heads,
-            block,
-            ..
-        } = *self.ledger.geometry();
-        let Some(shadow) = self.sequences.get(&seq).filter(|_| layer < layers) else {
+        let Some(shadow) = self.sequences.get(&seq) else {
             return 0;
         };
+        let block = self.ledger.geometry().block;
         let (mut copies, mut unreckoned) = (0, 0);
-        for (head, slots) in kept.slots.iter().enumerate() {
-            let index = layer * kv_heads + head;
-            let (model, table) = (&shadow.heads[index], &self.tables(seq)[index]);
+        let heads = self.heads_of(seq, layer).zip(&kept.slots);
+        for (head, ((model, table), slots)) in heads.enumerate() {
             let holes =
                 (0..slots.len()).filter(|&hole| !slots.iter().any(|&slot| slot as usize == hole));
             let written: BTreeSet<u32> = holes.map(|hole| table.page_ids()[hole / block]).collect();
