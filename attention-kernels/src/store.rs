@@ -114,7 +114,30 @@ impl PageStore {
         self.pages * self.layout.bytes_per_page(self.dtype())
     }
 
-    /// The key at `offset` of `page`: `D` numbers. For tests and checkers; `attend` never copies a row out.
+    /// What is in a page, `2 * B * D` elements of the store's type as they lie: for a host that keeps it elsewhere for a while.
+    ///
+    /// # Panics
+    ///
+    /// Where the store has no such page.
+    #[must_use]
+    pub fn page(&self, page: u32) -> &[u8] {
+        self.assert_page(page);
+        let bytes = self.layout.bytes_per_page(self.dtype);
+        &self.memory[page as usize * bytes..][..bytes]
+    }
+
+    /// Puts into a page what was in another one.
+    ///
+    /// # Panics
+    ///
+    /// Where the store has no such page, or `bytes` is of another length.
+    pub fn put_page(&mut self, page: u32, bytes: &[u8]) {
+        self.assert_page(page);
+        let size = self.layout.bytes_per_page(self.dtype);
+        self.memory[page as usize * size..][..size].copy_from_slice(bytes);
+    }
+
+    /// A copy of the key at `offset` of `page`: `D` numbers. `attend` never copies a row out.
     ///
     /// # Panics
     ///
@@ -125,7 +148,7 @@ impl PageStore {
         self.read(self.layout.key_row(page, offset))
     }
 
-    /// The value at `offset` of `page`: `D` numbers. For tests and checkers.
+    /// A copy of the value at `offset` of `page`: `D` numbers.
     ///
     /// # Panics
     ///

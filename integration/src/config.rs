@@ -17,6 +17,7 @@ pub struct CacheConfig {
     pub(crate) prompt_tail: usize,
     pub(crate) keep_turns_mib: usize,
     pub(crate) share_any_prefix: bool,
+    pub(crate) prefill_chunk: usize,
     pub(crate) dtype: Option<KvDtype>,
     pub(crate) registry: Arc<Registry>,
 }
@@ -34,7 +35,10 @@ struct PolicyFile {
     prompt_tail: usize,
     #[serde(default)]
     keep_turns_mb: usize,
+    #[serde(default)]
     share_any_prefix: bool,
+    #[serde(default)]
+    prefill_chunk: usize,
     #[serde(default)]
     cache_dtype: Option<String>,
     #[serde(default)]
@@ -53,6 +57,7 @@ impl CacheConfig {
             prompt_tail: 0,
             keep_turns_mib: 0,
             share_any_prefix: false,
+            prefill_chunk: 0,
             dtype: None,
             registry: Arc::new(policies()),
         }
@@ -99,6 +104,7 @@ impl CacheConfig {
     /// prompt_tail = 0
     /// keep_turns_mb = 64
     /// share_any_prefix = false
+    /// prefill_chunk = 512
     /// cache_dtype = "f16"
     /// [settings]
     /// sinks = 8
@@ -120,6 +126,7 @@ impl CacheConfig {
         config.prompt_tail = read.prompt_tail;
         config.keep_turns_mib = read.keep_turns_mb;
         config.share_any_prefix = read.share_any_prefix;
+        config.prefill_chunk = read.prefill_chunk;
         let dtype = read.cache_dtype.map(|name| name.parse::<KvDtype>());
         config.dtype = dtype
             .transpose()
@@ -156,6 +163,15 @@ impl CacheConfig {
     #[must_use]
     pub fn share_any_prefix(mut self, is_allowed: bool) -> Self {
         self.share_any_prefix = is_allowed;
+        self
+    }
+
+    /// Reads prompts in chunks of at most `tokens` tokens, so that no pass is longer. A policy that goes by positions or keys
+    /// compresses after each chunk what it holds and the chunk, and the next one attends to what stays; one that observes the end of the prompt
+    /// does so after the last, and until then all is held. Others are refused. 0, as it is unless set: a prompt is read at once.
+    #[must_use]
+    pub fn prefill_chunk(mut self, tokens: usize) -> Self {
+        self.prefill_chunk = tokens;
         self
     }
 
@@ -224,5 +240,33 @@ impl CacheConfig {
     #[must_use]
     pub const fn budget_given(&self) -> Budget {
         self.budget
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<CacheConfig, StartError> {
+        let file = tempfile::NamedTempFile::new().expect("makes a file");
+        fs::write(file.path(), text).expect("is written");
+        CacheConfig::from_file(file.path())
+    }
+
+    #[test]
+    fn a_policy_file_may_say_little_or_all() {
+        let little = read("policy = \"h2o\"\n").expect("is enough");
+        assert_eq!(little.policy, "h2o");
+        assert_eq!((little.budget, little.prefill_chunk), (Budget::Full, 0));
+        let all = read(
+            "policy = \"streaming-llm\"\nbudget = \"25%\"\npin_prefix = 3\nprompt_tail = 2\nkeep_turns_mb = 7\n\
+             share_any_prefix = true\nprefill_chunk = 512\ncache_dtype = \"f32\"\n[settings]\nsinks = 8\n",
+        );
+        let all = all.expect("is read");
+        assert_eq!((all.pin_prefix, all.prompt_tail), (3, 2));
+        assert_eq!((all.keep_turns_mib, all.prefill_chunk), (7, 512));
+        assert!(all.share_any_prefix && all.dtype == Some(KvDtype::F32));
+        assert_eq!(all.fields["sinks"], 8);
+        assert!(read("policy = \"h2o\"\nprefil_chunk = 1\n").is_err());
     }
 }

@@ -6,6 +6,7 @@
 //! Both take the ledger to be the only user of its pool: a guard held elsewhere counts as a lost page.
 mod compare;
 mod model;
+mod parking;
 mod replay;
 mod sharing;
 mod violation;

@@ -1,5 +1,5 @@
 //! How much a sequence may come to hold, for admission.
-use crate::{Budget, Geometry, Needs, Pins, Policy};
+use crate::{Budget, Chunks, Geometry, Needs, Pins, Policy};
 
 /// The most tokens that the heads of one layer hold, `usize::MAX` for no limit. Pins come on top.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -146,6 +146,36 @@ impl Demand {
         pins.count_below(last)
     }
 
+    /// Pages that such a sequence needs while its prompt is read in chunks of `chunk` tokens, and after that: where each is compressed, room
+    /// for one chunk in one layer besides; where the last one is waited for, in every layer what the whole text takes.
+    #[must_use]
+    pub fn pages_in_chunks(
+        &self,
+        geometry: &Geometry,
+        (tokens, pinned): (usize, usize),
+        (chunks, chunk): (Chunks, usize),
+    ) -> usize {
+        match chunks {
+            Chunks::Never(_) => self.pages(geometry, tokens, pinned),
+            Chunks::Each => {
+                let beside = geometry.kv_heads * geometry.head_pages(chunk);
+                self.pages(geometry, tokens, pinned) + beside
+            }
+            Chunks::Last { .. } => {
+                let whole = geometry.kv_heads * geometry.head_pages(tokens);
+                let layer = |room: &Room| Self {
+                    rooms: vec![room.clone()],
+                    together: None,
+                    ..*self
+                };
+                let layers = self.rooms.iter().map(layer);
+                layers
+                    .map(|layer| layer.pages(geometry, tokens, pinned).max(whole))
+                    .sum()
+            }
+        }
+    }
+
     /// Pages that a sequence of `tokens` tokens, `pinned` of them pinned, needs now and for as long as its heads stay
     /// within their room: a bounded cache is promised its bound at once, so that it never has to be preempted; an
     /// unbounded one, and what is generated where it comes on top, is promised what the length needs.
@@ -256,6 +286,22 @@ mod tests {
         assert_eq!(
             demand(&Room::Each(1000), false, 3).pages(&GEOMETRY, 3, 0),
             4 * 8
+        );
+    }
+
+    #[test]
+    fn a_prompt_in_chunks_needs_a_chunk_beside_its_budget_or_all_of_itself() {
+        let appends = demand(&Room::Each(17), true, 60);
+        let pages = |chunks| appends.pages_in_chunks(&GEOMETRY, (60, 0), (chunks, 20));
+        assert_eq!(pages(Chunks::Never("")), 4 * 3);
+        assert_eq!(pages(Chunks::Each), 4 * 3 + 2 * 3);
+        assert_eq!(pages(Chunks::Last { tokens: 4 }), 4 * 8);
+        // A layer whose room is larger than the prompt may grow to it.
+        let bounded = demand(&Room::Each(40), false, 30);
+        let last = Chunks::Last { tokens: 4 };
+        assert_eq!(
+            bounded.pages_in_chunks(&GEOMETRY, (30, 0), (last, 20)),
+            4 * 5
         );
     }
 

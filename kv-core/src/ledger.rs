@@ -1,6 +1,7 @@
 //! All sequences of one engine: what each head holds, and what each sequence was promised.
 mod enter;
 mod note;
+mod park;
 mod share;
 mod shrink;
 
@@ -12,6 +13,7 @@ use crate::{
 };
 
 pub use enter::Entered;
+pub use park::Parked;
 pub use shrink::Move;
 
 /// Where a token is written: the right to write there, for only the ledger makes one, of a page that no other head holds.
@@ -330,6 +332,48 @@ impl Ledger {
             .ok_or(CacheError::UnknownSequence(seq))?;
         sequence.wanted = None;
         sequence.reservation.keep(0);
+        Ok(())
+    }
+
+    /// Promises an open sequence `pages` pages in all, where that is more than it was promised: while its prompt is read in chunks, it may
+    /// hold more than after that.
+    ///
+    /// # Errors
+    ///
+    /// [`CacheError::Full`] if the pool cannot promise that much, [`CacheError::UnknownSequence`]; nothing has changed then.
+    pub fn reserve_pages(&mut self, seq: SeqId, pages: usize) -> Result<(), CacheError> {
+        let sequence = self
+            .sequences
+            .get_mut(&seq)
+            .ok_or(CacheError::UnknownSequence(seq))?;
+        sequence.promise(Some(pages.max(sequence.wanted.unwrap_or(0))))
+    }
+
+    /// Notes that a prompt has been read up to `tokens`; where that is all of it, what was promised beyond what it needs from there on
+    /// goes back.
+    ///
+    /// # Errors
+    ///
+    /// [`CacheError::UnknownSequence`].
+    pub fn note_prompt(
+        &mut self,
+        seq: SeqId,
+        tokens: usize,
+        is_whole: bool,
+    ) -> Result<(), CacheError> {
+        let sequence = self
+            .sequences
+            .get_mut(&seq)
+            .ok_or(CacheError::UnknownSequence(seq))?;
+        sequence.prompt = tokens;
+        if is_whole {
+            let pinned = sequence
+                .demand
+                .pinned(&self.geometry, sequence.seen, &sequence.pins);
+            let wanted = sequence.demand.pages(&self.geometry, sequence.seen, pinned);
+            sequence.wanted = Some(wanted);
+            sequence.reservation.keep(sequence.due(wanted));
+        }
         Ok(())
     }
 

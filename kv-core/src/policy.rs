@@ -149,6 +149,43 @@ impl Needs {
             !matches!(self.observation, Observation::None | Observation::KeyNorms);
         looks_at_attention || self.reads.queries
     }
+
+    /// When a prompt that is read in chunks can be compressed.
+    #[must_use]
+    pub const fn chunks(&self) -> Chunks {
+        if matches!(self.cadence, Cadence::Cascade) {
+            return Chunks::Never("its layers share one budget out when all of the prompt is read");
+        }
+        if self.reads.queries {
+            return Chunks::Never("it reads the queries of the whole prompt");
+        }
+        if self.reads.classes {
+            return Chunks::Never("it reads what kind of text the whole prompt is");
+        }
+        match self.observation {
+            Observation::None | Observation::KeyNorms => Chunks::Each,
+            Observation::Window { queries } => Chunks::Last { tokens: queries },
+            Observation::Latest => Chunks::Last { tokens: 1 },
+            Observation::Accumulated | Observation::Rows => {
+                Chunks::Never("it adds up the attention of all queries of the prompt")
+            }
+        }
+    }
+}
+
+/// When a prompt that is read in chunks can be compressed, by what a policy needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Chunks {
+    /// After each: what earlier chunks left and the chunk just read are planned together, as if they were the prompt
+    /// ([`LayerView::with_positions`]). The next chunk attends to what stays.
+    Each,
+    /// After the last, of at least so many tokens, for their queries are observed: all is held until then.
+    Last {
+        /// Tokens of the last chunk.
+        tokens: usize,
+    },
+    /// The prompt has to be read at once, and why.
+    Never(&'static str),
 }
 
 /// What the host must measure. Scores are `[H, T]`, `f32`, "higher keeps".

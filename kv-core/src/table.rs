@@ -397,6 +397,16 @@ impl HeadTable {
         self.len() - self.holds.pinned()
     }
 
+    /// Hands the pages out, and keeps what they hold in mind.
+    pub(crate) fn take_pages(&mut self) -> Pages {
+        std::mem::take(&mut self.pages)
+    }
+
+    /// Takes as many pages as the tokens held fill, after [`HeadTable::take_pages`].
+    pub(crate) fn put_pages(&mut self, room: &mut Reservation) -> Result<(), Full> {
+        room.take_many(self.len().div_ceil(self.block), &mut self.pages)
+    }
+
     /// Empties the table and hands its pages out, for a release under one lock.
     pub(crate) fn into_pages(self) -> Pages {
         self.pages

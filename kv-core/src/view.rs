@@ -19,7 +19,8 @@ enum Scores<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
-    /// Its prompt, just read: slot `i` of every head is position `i`.
+    /// Its prompt, just read: slot `i` of every head is position `i`. Of a prompt that comes in chunks, what earlier chunks left and the
+    /// chunk just read: slot `i` is the `i`-th oldest token held.
     Prefill,
     /// What earlier plans kept of the prompt, and what has come since: slots stand in no particular order.
     Decode,
@@ -32,7 +33,7 @@ pub struct LayerView<'a> {
     pub layer: usize,
     /// What it holds.
     pub phase: Phase,
-    /// Tokens of the prompt, `n`.
+    /// Tokens of the prompt, `n`; of one that comes in chunks, those read so far.
     pub prompt: usize,
     /// Tokens per KV head that this layer may hold, as an average over its heads; `usize::MAX` for no limit.
     pub budget: usize,
@@ -80,6 +81,28 @@ impl<'a> LayerView<'a> {
             rows: None,
             reports: None,
         }
+    }
+
+    /// The same view of heads that hold the tokens at `positions`, `[H][T]`, each head's oldest first: what earlier chunks of the prompt
+    /// left, and the chunk just read. To be said before scores.
+    ///
+    /// # Panics
+    ///
+    /// If there is another number of heads.
+    #[must_use]
+    pub const fn with_positions(mut self, positions: &'a [&'a [Position]]) -> Self {
+        assert!(
+            positions.len() == self.heads,
+            "one list of positions for each head"
+        );
+        self.positions = Some(positions);
+        self
+    }
+
+    /// Whether slots stand for positions that have to be looked up, for the heads do not hold the whole prompt in its order.
+    #[must_use]
+    pub const fn has_positions(&self) -> bool {
+        self.positions.is_some()
     }
 
     /// The same view with what was observed, `[H][T]`; higher keeps.
@@ -279,10 +302,15 @@ impl<'a> LayerView<'a> {
         asked(self.rows, "parts of the prompt")
     }
 
-    /// The first `n` rows of one head of `part`.
-    fn rows_of(&self, part: Option<&'a [f32]>, head: usize, width: usize, name: &str) -> &'a [f32] {
+    /// The first `tokens` rows of one head of `part`.
+    fn rows_of(
+        &self,
+        (part, name): (Option<&'a [f32]>, &str),
+        head: usize,
+        (tokens, width): (usize, usize),
+    ) -> &'a [f32] {
         let first = head * self.rows().rows * width;
-        &asked(part, name)[first..first + self.prompt * width]
+        &asked(part, name)[first..first + tokens * width]
     }
 
     /// Dimension of a row, `D`.
@@ -314,32 +342,37 @@ impl<'a> LayerView<'a> {
         self.rows().softcap
     }
 
-    /// Queries of one query head of the prompt after `RoPE`, `[n, D]`.
+    /// Queries of one query head of the prompt after `RoPE`, `[n, D]`. A prompt that comes in chunks is not shown to policies that
+    /// read them.
     #[must_use]
     pub fn queries(&self, query_head: usize) -> &'a [f32] {
         let rows = self.rows();
-        self.rows_of(rows.queries, query_head, rows.head_dim, "queries")
+        let shape = (self.prompt, rows.head_dim);
+        self.rows_of((rows.queries, "queries"), query_head, shape)
     }
 
-    /// Keys of one head of the prompt after `RoPE`, `[n, D]`.
+    /// Keys of one head after `RoPE`, `[T, D]`, by slot: of the prompt, or of what is held while it comes in chunks.
     #[must_use]
     pub fn keys(&self, head: usize) -> &'a [f32] {
         let rows = self.rows();
-        self.rows_of(rows.keys, head, rows.head_dim, "keys")
+        let shape = (self.len(head), rows.head_dim);
+        self.rows_of((rows.keys, "keys"), head, shape)
     }
 
-    /// Values of one head of the prompt, `[n, D]`.
+    /// Values of one head, `[T, D]`, as the keys.
     #[must_use]
     pub fn values(&self, head: usize) -> &'a [f32] {
         let rows = self.rows();
-        self.rows_of(rows.values, head, rows.head_dim, "values")
+        let shape = (self.len(head), rows.head_dim);
+        self.rows_of((rows.values, "values"), head, shape)
     }
 
-    /// What each value of a head weighs in the layer's output, `[n]`: the sum of the magnitudes of the value behind the
+    /// What each value of a head weighs in the layer's output, `[T]`: the sum of the magnitudes of the value behind the
     /// output projection, `|W_O v|_1`, as the mean over the `G` query heads that read it.
     #[must_use]
     pub fn output_norms(&self, head: usize) -> &'a [f32] {
-        self.rows_of(self.rows().output_norms, head, 1, "output norms")
+        let norms = self.rows().output_norms;
+        self.rows_of((norms, "output norms"), head, (self.len(head), 1))
     }
 
     /// How the model turns queries and keys.

@@ -210,6 +210,8 @@ enum Op {
     SetAside { seq: u8, to: u8 },
     /// Another sequence that holds the same, and will be a few tokens longer.
     Fork { seq: u8, to: u8, tokens: u8 },
+    /// Takes a sequence's pages from it, or gives one that was left without others.
+    Park { seq: u8 },
     /// Another sequence with the same prompt, of which it takes the layers that are written.
     Twin { seq: u8, to: u8 },
     /// Calls that must be refused.
@@ -244,11 +246,15 @@ struct Met {
     not_forked: usize,
     twins: usize,
     copied: usize,
+    parked: usize,
+    resumed: usize,
+    not_resumed: usize,
 }
 
 struct World {
     replay: Replay,
     open: HashMap<SeqId, Progress>,
+    parked: HashMap<SeqId, Progress>,
     met: Met,
 }
 
@@ -257,6 +263,7 @@ impl World {
         Self {
             replay: Replay::new(GEOMETRY, pages),
             open: HashMap::new(),
+            parked: HashMap::new(),
             met: Met::default(),
         }
     }
@@ -287,6 +294,7 @@ impl World {
             }
             Op::Clear => {
                 self.open.clear();
+                self.parked.clear();
                 self.replay.clear();
             }
             Op::SetAside { seq, to } => {
@@ -295,6 +303,7 @@ impl World {
             Op::Fork { seq, to, tokens } => {
                 self.fork(SeqId(seq.into()), SeqId(to.into()), tokens)?;
             }
+            Op::Park { seq } => self.park(SeqId(seq.into()))?,
             Op::Twin { seq, to } => self.twin(SeqId(seq.into()), SeqId(to.into()))?,
             Op::Misuse { seq } => self.misuse(SeqId(seq.into()))?,
         }
@@ -446,6 +455,43 @@ impl World {
             }
             Err(error) => Err(format!("{progress:?} cannot be forked: {error}")),
         }
+    }
+
+    /// Takes a sequence's pages from it, or gives one that has none others.
+    fn park(&mut self, seq: SeqId) -> Result<(), String> {
+        if self.replay.is_parked(seq) {
+            let mut progress = self.parked.remove(&seq).expect("parked");
+            let tokens = progress.next.0 + 1;
+            return match self.replay.unpark(seq, tokens) {
+                Ok(()) => {
+                    progress.reserved = tokens;
+                    self.open.insert(seq, progress);
+                    self.met.resumed += 1;
+                    Ok(())
+                }
+                Err(CacheError::Full(_)) => {
+                    self.parked.insert(seq, progress);
+                    self.met.not_resumed += 1;
+                    Ok(())
+                }
+                Err(error) => {
+                    let is_open = self.open.contains_key(&seq);
+                    self.parked.insert(seq, progress);
+                    let refused: Result<(), CacheError> = Err(error);
+                    match is_open {
+                        true => expect(&refused, &CacheError::AlreadyOpen(seq)),
+                        false => Err("a parked sequence is not opened again".into()),
+                    }
+                }
+            };
+        }
+        let Some(progress) = self.open.remove(&seq) else {
+            let refused = self.replay.park(seq);
+            return expect(&refused, &CacheError::UnknownSequence(seq));
+        };
+        self.parked.insert(seq, progress);
+        self.met.parked += 1;
+        self.replay.park(seq).map_err(|error| error.to_string())
     }
 
     fn twin(&mut self, seq: SeqId, to: SeqId) -> Result<(), String> {
@@ -669,6 +715,7 @@ fn random_op(rng: &mut impl Rng) -> Op {
             to: rng.random_range(0..SEQUENCES),
         },
         992 if rng.random_ratio(1, 20) => Op::Clear,
+        993..996 => Op::Park { seq },
         _ => Op::Misuse { seq },
     }
 }
@@ -722,6 +769,9 @@ fn ten_million_random_calls_leave_every_page_and_every_byte_in_its_place() {
         not_forked,
         twins,
         copied,
+        parked,
+        resumed,
+        not_resumed,
     } = world.met;
     let least = [
         no_room,
@@ -735,6 +785,9 @@ fn ten_million_random_calls_leave_every_page_and_every_byte_in_its_place() {
         not_forked,
         twins,
         copied,
+        parked,
+        resumed,
+        not_resumed,
     ]
     .into_iter()
     .min();
@@ -757,6 +810,7 @@ fn any_op() -> impl Strategy<Value = Op> {
         1 => (seq(), seq()).prop_map(|(seq, to)| Op::SetAside { seq, to }),
         2 => (seq(), seq(), 0..9_u8).prop_map(|(seq, to, tokens)| Op::Fork { seq, to, tokens }),
         1 => (seq(), seq()).prop_map(|(seq, to)| Op::Twin { seq, to }),
+        1 => seq().prop_map(|seq| Op::Park { seq }),
         1 => seq().prop_map(|seq| Op::Misuse { seq }),
     ]
 }

@@ -52,6 +52,9 @@ pub(crate) struct ModelArgs {
     /// Keep the caches of finished turns, at most so many MiB, so that the next turn of a conversation reads only what is new [default: 0].
     #[arg(long, value_name = "MIB")]
     keep_turns_mb: Option<usize>,
+    /// Read prompts in chunks of at most so many tokens, and compress after each where the policy can; 0: at once [default: 0].
+    #[arg(long, value_name = "TOKENS")]
+    prefill_chunk: Option<usize>,
     /// Let requests share a prefix under a policy that keeps what the end of the prefix attended to, though another question may ask about
     /// what is gone
     #[arg(long)]
@@ -193,6 +196,9 @@ impl ModelArgs {
         if let Some(mib) = self.keep_turns_mb {
             cache = cache.keep_turns(mib);
         }
+        if let Some(tokens) = self.prefill_chunk {
+            cache = cache.prefill_chunk(tokens);
+        }
         if let Some(dtype) = self.cache_dtype {
             cache = cache.cache_dtype(dtype);
         }
@@ -214,6 +220,7 @@ impl ModelArgs {
                 self.share_any_prefix.then(|| "true".into()),
             ),
             ("keep-turns-mb", self.keep_turns_mb.map(|n| n.to_string())),
+            ("prefill-chunk", self.prefill_chunk.map(|n| n.to_string())),
             ("cache-dtype", self.cache_dtype.map(|n| n.to_string())),
             ("pa-context-len", self.pa_context_len.map(|n| n.to_string())),
             ("pa-memory-mb", self.pa_memory_mb.map(|n| n.to_string())),

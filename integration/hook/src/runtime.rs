@@ -63,6 +63,8 @@ pub struct Batch {
     pub new_lens: Vec<usize>,
     /// The new tokens as the tokenizer numbers them, `[S, T]`.
     pub tokens: Tensor,
+    /// Tokens of each prompt that later passes read ([`KvRuntime::prompt_chunk`]).
+    pub to_come: usize,
 }
 
 /// The attention of one layer for one batch.
@@ -126,11 +128,24 @@ pub trait KvRuntime: fmt::Debug + Send + Sync {
         0
     }
 
+    /// How many of the `tokens` tokens that each of these prompts has yet to read the engine reads in the next pass, at least 1. What it
+    /// reads before the last pass answers nothing; then it asks again. All of them, unless a runtime says otherwise.
+    fn prompt_chunk(&self, seqs: &[usize], tokens: usize) -> usize {
+        let _ = seqs;
+        tokens
+    }
+
     /// Why `seq` can never be served if its prompt has `tokens` tokens, for the client; `None` if it only has to wait.
     fn refusal(&self, seq: usize, tokens: usize) -> Option<String>;
 
-    /// The sequence has ended or lost its cache, in whatever way. Unknown ids are ignored.
+    /// The sequence has ended, in whatever way. Unknown ids are ignored.
     fn release(&self, seq: usize);
+
+    /// The sequence loses its room to others and waits for room again: [`KvRuntime::enqueue`] follows. A runtime that keeps its cache
+    /// elsewhere until then says so by [`KvRuntime::known_prefix`]; it ends with [`KvRuntime::release`] in any case.
+    fn preempt(&self, seq: usize) {
+        self.release(seq);
+    }
 
     /// Chooses and writes what stays of prompts, and returns the layer's attention, `[S, H * G, T, D]`. `dense` is the engine's own
     /// attention over the prompts, for a runtime that does not attend itself; it takes its time when it is called.

@@ -49,9 +49,9 @@
 //! | `{"score": {...}}`, of a policy that ranks | `{"scores": {lens}}` with `f32 [H][n]` |
 //! | `{"observed": {lens}}` with `f32 [H][T]`, after the answer `"read"` to either of them | the answer to that |
 //!
-//! Behind a layer stand its positions in mid-decode, `u32 [H][T]`, or of a prompt what the policy's `reads` name: queries
-//! `f32 [H * G][n][D]`, keys and values `f32 [H][n][D]`, output norms `f32 [H][n]`, classes `u32 [n]`, and, where `rows`
-//! does not say that they are the same as before, the rotation's cosines and sines, `f32 [P][pairs]` each.
+//! Behind a layer stand its positions in mid-decode and of a prompt that comes in chunks, `u32 [H][T]`, and of a prompt what
+//! the policy's `reads` name: queries `f32 [H * G][n][D]`, keys and values `f32 [H][T][D]`, output norms `f32 [H][T]`, classes
+//! `u32 [n]`, and, where `rows` does not say that they are the same as before, the rotation's cosines and sines, `f32 [P][pairs]` each.
 //!
 //! Every answer may be `{"panicked": text}` instead. Scores that were observed cross only if the policy reads them itself:
 //! one that says `keep.top(..)` gets by without. `testdata/wire.json` has an example of every text.

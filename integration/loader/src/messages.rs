@@ -8,7 +8,7 @@ pub const PROTOCOL: u32 = 1;
 
 /// The version of all that crosses after it: questions, answers and the types of kv-core in them. It changes when they do;
 /// a test compares their text with `testdata/wire.json`.
-pub const ABI: u32 = 1;
+pub const ABI: u32 = 2;
 
 /// A host's question.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -45,12 +45,18 @@ pub(crate) struct Layer {
     pub(crate) heads: usize,
     pub(crate) prompt: usize,
     pub(crate) budget: usize,
-    /// Tokens of each head in mid-decode, `[H]`.
+    /// Tokens of each head, `[H]`, where it does not hold the whole prompt and nothing else.
     pub(crate) lens: Option<Vec<usize>>,
     pub(crate) rows: Option<Rows>,
 }
 
 impl Layer {
+    /// Rows of each head as they are shown: as many as the head has that holds most.
+    pub(crate) fn stride(&self) -> usize {
+        let held = self.lens.iter().flatten().copied().max();
+        held.unwrap_or(self.prompt)
+    }
+
     /// Tokens of each head, `[H]`.
     pub(crate) fn held(&self) -> Vec<usize> {
         let of_prompt = || vec![self.prompt; self.heads];

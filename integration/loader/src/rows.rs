@@ -19,17 +19,14 @@ pub(crate) fn pack(
     let mut numbers = Numbers::default();
     let held = |head| 0..view.len(head);
     let (mut lens, mut rows) = (None, None);
-    match view.phase {
-        Phase::Decode => {
-            lens = Some((0..view.heads()).map(|head| view.len(head)).collect());
-            for head in 0..view.heads() {
-                numbers.words(held(head).map(|slot| view.position(head, slot).0.to_le_bytes()));
-            }
+    if view.has_positions() {
+        lens = Some((0..view.heads()).map(|head| view.len(head)).collect());
+        for head in 0..view.heads() {
+            numbers.words(held(head).map(|slot| view.position(head, slot).0.to_le_bytes()));
         }
-        Phase::Prefill if needs.reads.any() => {
-            rows = Some(pack_rows(view, needs.reads, sent, &mut numbers));
-        }
-        Phase::Prefill => {}
+    }
+    if view.phase == Phase::Prefill && needs.reads.any() {
+        rows = Some(pack_rows(view, needs.reads, sent, &mut numbers));
     }
     let layer = Layer {
         layer: view.layer,
@@ -125,7 +122,7 @@ fn class([code, ..]: [u8; 4]) -> TokenClass {
 /// A layer as it arrived.
 #[derive(Debug)]
 pub(crate) struct Shown {
-    /// In mid-decode, `[H][T]`.
+    /// In mid-decode and of a prompt that comes in chunks, `[H][T]`.
     positions: Option<Vec<Vec<Position>>>,
     rows: Option<ShownRows>,
 }
@@ -171,7 +168,7 @@ impl Shown {
         let rows = self.rows.as_ref().map(|rows| PromptRows {
             head_dim: rows.said.head_dim,
             group: rows.said.group,
-            rows: layer.prompt,
+            rows: layer.stride(),
             scale: rows.scale,
             softcap: rows.softcap,
             queries: rows.queries.as_deref(),
@@ -185,15 +182,33 @@ impl Shown {
             .positions
             .as_ref()
             .map(|heads| heads.iter().map(Vec::as_slice).collect());
-        let view = match &heads {
-            None => LayerView::prefill(layer.layer, layer.heads, layer.prompt, layer.budget),
-            Some(heads) => LayerView::decode(layer.layer, heads, layer.prompt, layer.budget),
+        let prompt = || LayerView::prefill(layer.layer, layer.heads, layer.prompt, layer.budget);
+        let view = match (&heads, layer.phase) {
+            (None, _) => prompt(),
+            (Some(heads), Phase::Prefill) => prompt().with_positions(heads),
+            (Some(heads), Phase::Decode) => {
+                LayerView::decode(layer.layer, heads, layer.prompt, layer.budget)
+            }
         };
         match &rows {
             None => show(view),
             Some(rows) => show(view.with_rows(rows)),
         }
     }
+}
+
+/// Rows of heads that hold `lens` tokens, each head padded to `stride` rows.
+fn padded(
+    numbers: &mut Taken<'_>,
+    (lens, stride): (&[usize], usize),
+    width: usize,
+) -> Option<Vec<f32>> {
+    let mut all = Vec::new();
+    for (head, &len) in (1..).zip(lens) {
+        all.extend(numbers.floats(len.checked_mul(width)?)?);
+        all.resize(stride.checked_mul(width)?.checked_mul(head)?, 0.0);
+    }
+    Some(all)
 }
 
 fn unpack_rows(
@@ -203,16 +218,16 @@ fn unpack_rows(
     known: &mut Option<Rotation>,
     numbers: &mut Taken<'_>,
 ) -> Option<ShownRows> {
-    let tokens = layer.heads.checked_mul(layer.prompt)?;
-    let floats = tokens.checked_mul(rows.head_dim)?;
-    let mut part = |is_read: bool, count: Option<usize>| match is_read {
-        true => numbers.floats(count?).map(Some),
+    let (held, dim) = (layer.held(), rows.head_dim);
+    let of_queries = vec![layer.prompt; layer.heads.checked_mul(rows.group)?];
+    let mut part = |is_read: bool, lens: &[usize], width: usize| match is_read {
+        true => padded(numbers, (lens, layer.stride()), width).map(Some),
         false => Some(None),
     };
-    let queries = part(reads.queries, floats.checked_mul(rows.group))?;
-    let keys = part(reads.keys, Some(floats))?;
-    let values = part(reads.values, Some(floats))?;
-    let output_norms = part(reads.output_norms, Some(tokens))?;
+    let queries = part(reads.queries, &of_queries, dim)?;
+    let keys = part(reads.keys, &held, dim)?;
+    let values = part(reads.values, &held, dim)?;
+    let output_norms = part(reads.output_norms, &held, 1)?;
     let classes = match reads.classes {
         true => Some(numbers.words(layer.prompt, class)?),
         false => None,

@@ -232,8 +232,13 @@ fn counters(encoder: &mut DescriptorEncoder<'_>, stats: &Stats) -> Result<(), fm
         ),
         (
             "mistralrs_preemptions",
-            "Sequences that came back after losing their cache",
+            "Times a sequence lost its pages to others",
             stats.preemptions,
+        ),
+        (
+            "mistralrs_preemptions_resumed",
+            "Times one of them went on from its own cache",
+            stats.resumed,
         ),
         (
             "mistralrs_kv_cache_reused",

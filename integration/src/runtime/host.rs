@@ -13,6 +13,7 @@ use kv_core::{
 
 use super::{
     cascade::make_place,
+    chunks::Span,
     parts::Parts,
     pass::{Backend, Pass, Tokens, Write, cache_error},
 };
@@ -20,17 +21,17 @@ use super::{
 /// The pages of a pool on the CPU.
 #[derive(Debug)]
 pub(super) struct HostBackend {
-    store: PageStore,
-    buffers: Buffers,
+    pub(super) store: PageStore,
+    pub(super) buffers: Buffers,
 }
 
 /// What decode steps work in, from one to the next.
 #[derive(Debug, Default)]
-struct Buffers {
-    workspace: Workspace,
+pub(super) struct Buffers {
+    pub(super) workspace: Workspace,
     /// Attention rows.
     rows: Vec<f32>,
-    entered: Entered<Address>,
+    pub(super) entered: Entered<Address>,
     writes: Vec<RowWrite>,
 }
 
@@ -45,7 +46,7 @@ pub(super) struct HostRows {
     /// What attention over the prompts saw on its way, `[S]`; empty where it was not asked to.
     seen: Vec<Option<Vec<f32>>>,
     /// New tokens with padding, `T`.
-    tokens: usize,
+    pub(super) tokens: usize,
 }
 
 impl HostRows {
@@ -62,7 +63,7 @@ impl HostRows {
     }
 
     /// Some of the rows, to be written.
-    fn write<'a>(&'a self, rows: &'a [RowWrite]) -> WriteArgs<'a> {
+    pub(super) fn write<'a>(&'a self, rows: &'a [RowWrite]) -> WriteArgs<'a> {
         WriteArgs {
             keys: &self.keys,
             values: &self.values,
@@ -86,7 +87,7 @@ impl HostRows {
     }
 
     /// Queries of one sequence of the batch, `[H * G, T, D]`; empty where they were not read.
-    fn queries_of(&self, index: usize, geometry: &Geometry) -> &[f32] {
+    pub(super) fn queries_of(&self, index: usize, geometry: &Geometry) -> &[f32] {
         let one = geometry.kv_heads * geometry.group * self.tokens * geometry.head_dim;
         self.queries
             .get(index * one..(index + 1) * one)
@@ -112,7 +113,7 @@ fn floats(tensor: &Tensor) -> Result<Vec<f32>> {
     tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()
 }
 
-fn kernel_error(error: KernelError) -> candle_core::Error {
+pub(super) fn kernel_error(error: KernelError) -> candle_core::Error {
     candle_core::Error::wrap(error)
 }
 
@@ -169,12 +170,13 @@ impl Backend for HostBackend {
         let one = geometry.kv_heads * geometry.group * rows.tokens * geometry.head_dim;
         for (index, out) in out.chunks_exact_mut(one).enumerate() {
             let length = pass.call.batch.new_lens[index];
-            if pass.goes_on(index) {
+            let span = pass.span(index);
+            if span.compressed == 0 || span.reads_on() {
                 rows.seen.push(None);
                 continue;
             }
             // A prompt whose last tokens are read afterwards is observed without them.
-            let sees = pass.tail_of(index, length) == 0;
+            let sees = span.tail == 0 && span.is_last();
             let observation = if sees { observation } else { Observation::None };
             let args = AttendPromptArgs {
                 prompt: rows.prompt(pass, index, length),
@@ -238,6 +240,16 @@ impl Backend for HostBackend {
         Ok(kept)
     }
 
+    fn read_on(
+        &mut self,
+        pass: &mut Pass<'_>,
+        rows: &HostRows,
+        index: usize,
+        span: Span,
+    ) -> Result<Tensor> {
+        self.read_chunk(pass, rows, (index, span))
+    }
+
     fn write(&mut self, pass: &mut Pass<'_>, rows: &HostRows, writes: &[Write]) -> Result<()> {
         let writes: Vec<RowWrite> = writes
             .iter()
@@ -271,6 +283,21 @@ impl Backend for HostBackend {
         };
         same(sequences.map(|index| rows.keys_of(index, geometry)))
             && same(sequences.map(|index| rows.values_of(index, geometry)))
+    }
+
+    fn save(&self, pages: &[u32]) -> Option<Vec<u8>> {
+        let contents = pages.iter().flat_map(|&page| self.store.page(page));
+        Some(contents.copied().collect())
+    }
+
+    fn restore(&mut self, pages: &[u32], bytes: &[u8]) {
+        if pages.is_empty() {
+            return;
+        }
+        let contents = bytes.chunks_exact(bytes.len() / pages.len());
+        for (&page, bytes) in pages.iter().zip(contents) {
+            self.store.put_page(page, bytes);
+        }
     }
 
     fn compact(&mut self, moves: &[Move]) -> Result<()> {

@@ -6,11 +6,13 @@
 //! The pool's own lock (see [`kv_core`]) comes after it. The list of clients with terms of their own has a lock that is
 //! never held together with another.
 mod cascade;
+mod chunks;
 mod device;
 mod host;
 mod idle;
 mod machine;
 mod open;
+mod parking;
 mod parts;
 mod pass;
 mod shared;
@@ -41,6 +43,7 @@ use tokio::sync::mpsc::Sender;
 use crate::{CacheConfig, StartError, model::ModelFiles};
 use idle::Idle;
 use machine::Machine;
+use parking::Parking;
 use parts::Sources;
 use pass::{Layers, Pass};
 use terms::Clients;
@@ -103,6 +106,8 @@ struct State {
     evicted_before: u64,
     /// Caches of sequences that have ended.
     idle: Idle,
+    /// Caches of sequences that lost their pages to others.
+    parking: Parking,
 }
 
 #[derive(Debug)]
@@ -114,12 +119,21 @@ struct Open {
     prefix: Option<SeqId>,
     /// Tokens that were in the cache when it was taken up.
     known: usize,
+    /// Whether it lost its pages to others and has them back.
+    is_resumed: bool,
     /// What every layer has in its cache, or had; of sequences whose caches may be kept.
     tokens: Vec<u32>,
     /// What the sequence before it had overwritten.
     overwritten: u64,
     /// What the layers have reported of the prompt, where the policy shares one budget among them.
     reports: Vec<f64>,
+}
+
+impl Open {
+    /// Whether what it reads is behind a text that its cache holds.
+    const fn goes_on(&self) -> bool {
+        self.known > 0 || self.is_resumed
+    }
 }
 
 /// What a sequence held when it ended.
@@ -135,6 +149,7 @@ struct Counts {
     prompts: u64,
     refusals: u64,
     preemptions: u64,
+    resumed: u64,
     overwrites: u64,
     kernels: KernelCalls,
     time: TimeSpent,
@@ -238,8 +253,12 @@ pub struct Stats {
     pub prompts: u64,
     /// Times the pool had no room for a sequence.
     pub refusals: u64,
-    /// Times a sequence came back after losing its cache.
+    /// Times a sequence lost its pages to others.
     pub preemptions: u64,
+    /// Times one of them went on from its own cache, which was kept outside the pool. The others read their text again.
+    pub resumed: u64,
+    /// Pages whose contents are kept outside the pool.
+    pub pages_parked: usize,
     /// Tokens that took the slot of another, over all heads of ended sequences.
     pub overwrites: u64,
     /// Calls of each kernel.
@@ -326,6 +345,7 @@ impl Runtime {
             prompts,
             refusals,
             preemptions,
+            resumed,
             overwrites,
             kernels,
             time,
@@ -359,6 +379,8 @@ impl Runtime {
             prompts,
             refusals,
             preemptions,
+            resumed,
+            pages_parked: state.parking.pages(),
             overwrites,
             kernels,
             time,
@@ -566,14 +588,18 @@ impl State {
         &mut self,
         seq: SeqId,
         tokens: usize,
-        (demand, terms): (Demand, Arc<Terms>),
+        (demand, pages, terms): (Demand, usize, Arc<Terms>),
     ) -> std::result::Result<(), CacheError> {
+        if self.parking.is_claimed(seq) {
+            return self.resume(seq, tokens);
+        }
+        // The engine reads its text again, for whatever reason.
+        self.parking.forget(seq);
         let known = self.making_room(Some(seq), |state| {
             match state.idle.take_up(&mut state.ledger, seq, tokens)? {
                 Some(known) => Ok(known),
                 None => state
-                    .ledger
-                    .open(seq, tokens, demand.clone(), &terms.pins)
+                    .open_empty(seq, tokens, (demand.clone(), pages, &terms))
                     .map(|()| Vec::new()),
             }
         });
@@ -588,12 +614,28 @@ impl State {
             tail: 0,
             prefix: None,
             known: known.len(),
+            is_resumed: false,
             tokens: known,
             overwritten,
             reports: Vec::new(),
         };
         self.open.insert(seq, open);
         Ok(())
+    }
+
+    /// Opens a sequence with an empty cache and the promise of `pages` pages.
+    fn open_empty(
+        &mut self,
+        seq: SeqId,
+        tokens: usize,
+        (demand, pages, terms): (Demand, usize, &Terms),
+    ) -> std::result::Result<(), CacheError> {
+        self.ledger.open(seq, tokens, demand, &terms.pins)?;
+        let promised = self.ledger.reserve_pages(seq, pages);
+        if promised.is_err() {
+            self.ledger.release(seq);
+        }
+        promised
     }
 
     /// Tries again while the pool is full and an idle cache can make room, but not the one that `seq` claims.
@@ -612,6 +654,10 @@ impl State {
 
     /// Ends a sequence. Its cache is kept where caches are, if all layers hold the same text.
     fn end(&mut self, seq: SeqId) {
+        if let Some((report, open)) = self.parking.forget(seq) {
+            self.note_ended(report, open);
+            return;
+        }
         let Ok(report) = self.ledger.report(seq) else {
             return;
         };
@@ -654,15 +700,19 @@ impl State {
 
     fn note_end(&mut self, report: SequenceReport) {
         let report = self.with_tail(report);
-        let Some(Open {
+        // Always there: what the ledger holds was opened here.
+        if let Some(open) = self.open.remove(&report.seq) {
+            self.note_ended(report, open);
+        }
+    }
+
+    fn note_ended(&mut self, report: SequenceReport, open: Open) {
+        let Open {
             terms,
             overwritten,
             known,
             ..
-        }) = self.open.remove(&report.seq)
-        else {
-            return; // cannot be: what the ledger holds was opened here
-        };
+        } = open;
         if report.cached_tokens == known {
             return; // promised room, but preempted before its prompt was read
         }
@@ -692,6 +742,7 @@ impl KvRuntime for Runtime {
             state.open.clear();
             state.ended.clear();
             state.idle.clear();
+            state.parking.clear();
         }
         self.ended.notify_all();
     }
@@ -724,8 +775,10 @@ impl KvRuntime for Runtime {
         let is_new = state.ledger.sequence(seq).is_err();
         let promised = if is_new {
             let terms = state.queue.get(&seq).unwrap_or(&opened.terms).clone();
-            let demand = terms.demand(&opened.geometry, tokens, self.tail_of(&terms, tokens));
-            state.admit(seq, tokens, (demand, terms))
+            let tail = self.tail_of(&terms, tokens);
+            let demand = terms.demand(&opened.geometry, tokens, tail);
+            let pages = terms.pages(&opened.geometry, tokens, tail);
+            state.admit(seq, tokens, (demand, pages, terms))
         } else {
             state.making_room(None, |state| state.ledger.reserve(seq, tokens))
         };
@@ -747,14 +800,32 @@ impl KvRuntime for Runtime {
     }
 
     fn known_prefix(&self, seq: usize, tokens: &[u32]) -> usize {
+        let seq = SeqId(seq);
         match (self.opened.get(), &mut *self.state.lock()) {
+            (Some(_), Some(state)) if state.parking.has(seq) => {
+                state.parking.claim(seq, tokens.len()).unwrap_or(0)
+            }
             (Some(opened), Some(state)) if state.idle.is_on() => {
-                let seq = SeqId(seq);
                 let terms = state.queue.get(&seq).unwrap_or(&opened.terms);
                 state.idle.claim(seq, tokens, terms)
             }
             _ => 0,
         }
+    }
+
+    fn prompt_chunk(&self, seqs: &[usize], tokens: usize) -> usize {
+        let (Some(opened), Some(state)) = (self.opened.get(), &*self.state.lock()) else {
+            return tokens;
+        };
+        let rest = |&seq: &usize| {
+            let seq = SeqId(seq);
+            let read = state.ledger.sequence(seq).map_or(0, Sequence::seen);
+            let open = state.open.get(&seq).filter(|open| !open.goes_on())?;
+            let prompt = read + tokens;
+            Some((prompt - self.tail_of(&open.terms, prompt)).saturating_sub(read))
+        };
+        let rests: Vec<usize> = seqs.iter().filter_map(rest).collect();
+        opened.terms.pass_length(&rests, tokens)
     }
 
     fn refusal(&self, seq: usize, tokens: usize) -> Option<String> {
@@ -779,6 +850,17 @@ impl KvRuntime for Runtime {
             state.end(SeqId(seq));
         }
         self.ended.notify_all();
+    }
+
+    fn preempt(&self, seq: usize) {
+        let id = SeqId(seq);
+        let is_parked = self.state.lock().as_mut().is_some_and(|state| {
+            state.idle.forget_claim(id);
+            state.park(id)
+        });
+        if !is_parked {
+            self.release(seq);
+        }
     }
 
     fn prompt(&self, call: &LayerCall<'_>, dense: &dyn Fn() -> Result<Tensor>) -> Result<Tensor> {

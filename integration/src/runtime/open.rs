@@ -14,8 +14,10 @@ use kv_hook::{LayerSpec, PoolSpec};
 use super::{
     Counts, Opened, Runtime, State,
     cascade::check_cadence,
+    chunks::check_chunks,
     idle::Idle,
     machine::{Memory, Place},
+    parking::Parking,
     parts::Sources,
     terms::Terms,
 };
@@ -32,6 +34,7 @@ impl Runtime {
         let needs = terms.needs;
         check_needs(&config.policy, &needs, &place)?;
         check_sight(&config.policy, &terms, &geometry, &place)?;
+        check_chunks(config, &terms, &place)?;
         let idle = Idle::new(keep_turns(config, &place)?, geometry.page_bytes());
         if needs.reads.rotation {
             kv_hook::want_rotation();
@@ -89,6 +92,7 @@ impl Runtime {
             released: None,
             evicted_before: 0,
             idle,
+            parking: Parking::new(pages),
         });
         Ok(caches)
     }

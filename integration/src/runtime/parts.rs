@@ -117,6 +117,43 @@ impl Parts {
         Ok(parts)
     }
 
+    /// What a plan reads of the rows that a layer holds, `[H, rows, D]`.
+    pub(super) fn of_held(
+        pass: &mut Pass<'_>,
+        (keys, values): (Vec<f32>, &[f32]),
+        rows: usize,
+    ) -> Result<Self> {
+        let Reads {
+            queries,
+            keys: reads_keys,
+            values: reads_values,
+            classes,
+            rotation,
+            ..
+        } = pass.opened.needs.reads;
+        if queries || classes || rotation {
+            bail!("a plan of a chunk reads what only a whole prompt has"); // cannot be: such policies are refused at start-up
+        }
+        let geometry = &pass.opened.geometry;
+        let norms = match &pass.opened.sources.projections {
+            None => None,
+            Some(projections) => {
+                let shape = (geometry.kv_heads, rows, geometry.head_dim);
+                let device = pass.call.values.device();
+                let values = Tensor::from_slice(values, shape, device)?;
+                Some(projections.norms(pass.layer, &values)?)
+            }
+        };
+        let parts = Self {
+            keys: reads_keys.then_some(keys),
+            values: reads_values.then(|| values.to_vec()),
+            output_norms: norms,
+            ..Self::default()
+        };
+        pass.counts.kernels.read_prompt += u64::from(pass.opened.needs.reads.any());
+        Ok(parts)
+    }
+
     /// As a policy sees them; `None` where it reads nothing.
     pub(super) fn shown(&self, pass: &Pass<'_>, length: usize) -> Option<PromptRows<'_>> {
         let Geometry {

@@ -3,12 +3,16 @@ use std::{collections::HashMap, fmt, ops::Range, sync::Arc};
 
 use candle_core::{IndexOp, Result, Tensor, TensorId, bail};
 use kv_core::{
-    Address, CacheError, Kept, LayerView, Ledger, Move, Position, Rotation, SeqId, Sight,
+    Address, CacheError, Chunks, KeepPlan, Kept, LayerView, Ledger, Move, Position, Rotation,
+    SeqId, Sight,
 };
 use kv_hook::LayerCall;
 
 use super::{
-    Counts, Idle, Open, Opened, Terms, cascade::cut_earlier, parts::numbers,
+    Counts, Idle, Open, Opened, Terms,
+    cascade::cut_earlier,
+    chunks::{Span, until_whole},
+    parts::numbers,
     shared::share_with_twin,
 };
 use crate::CacheConfig;
@@ -85,6 +89,19 @@ pub(super) trait Backend: fmt::Debug + Send {
         length: usize,
     ) -> Result<Kept>;
 
+    /// Reads a later chunk of a sequence's prompt behind what the layer holds, and plans what stays where that is due. Returns the
+    /// attention of the tokens that are compressed, `[1, H * G, T, D]`.
+    fn read_on(
+        &mut self,
+        pass: &mut Pass<'_>,
+        rows: &Self::Rows,
+        index: usize,
+        span: Span,
+    ) -> Result<Tensor> {
+        let _ = (pass, rows, index, span);
+        bail!("prompts are read in chunks in the host's memory only"); // cannot be: refused at start-up
+    }
+
     /// Writes rows into pages.
     fn write(&mut self, pass: &mut Pass<'_>, rows: &Self::Rows, writes: &[Write]) -> Result<()>;
 
@@ -107,6 +124,17 @@ pub(super) trait Backend: fmt::Debug + Send {
     ) -> bool {
         let _ = (pass, rows, sequences, length);
         false
+    }
+
+    /// What is in these pages, one after the other; `None` where it cannot be had.
+    fn save(&self, pages: &[u32]) -> Option<Vec<u8>> {
+        let _ = pages;
+        None
+    }
+
+    /// Puts into these pages what [`Backend::save`] said of as many.
+    fn restore(&mut self, pages: &[u32], bytes: &[u8]) {
+        let _ = (pages, bytes);
     }
 
     /// Moves tokens to other slots, in this order.
@@ -137,6 +165,12 @@ pub(super) trait Layers: fmt::Debug + Send {
     /// Writes one new token per sequence and attends to what its heads hold.
     fn decode(&mut self, pass: &mut Pass<'_>) -> Result<Tensor>;
 
+    /// As [`Backend::save`].
+    fn save(&self, pages: &[u32]) -> Option<Vec<u8>>;
+
+    /// As [`Backend::restore`].
+    fn restore(&mut self, pages: &[u32], bytes: &[u8]);
+
     /// Every sequence is gone.
     fn reset(&mut self);
 }
@@ -152,7 +186,8 @@ impl<B: Backend> Layers for B {
         let reads_queries = self.attends_itself(pass) || pass.opened.reads_queries() || has_tails;
         let mut rows = self.rows(pass, reads_queries)?;
         let dense = self.attend_prompt(pass, &mut rows, dense)?;
-        keep_prompts(self, pass, &mut rows)?;
+        let chunks = keep_prompts(self, pass, &mut rows)?;
+        let dense = put_in(dense, &chunks)?;
         if has_tails {
             return read_tails(self, pass, &rows, &dense);
         }
@@ -177,7 +212,7 @@ impl<B: Backend> Layers for B {
         let attention = if is_prompt {
             // A prompt of one token comes without a mask and so as a decode step: its plan is still due. What it was seen to
             // attend to is its whole row, so the step below adds nothing. One that goes on from a cache is as a generated token.
-            let steps = (0..count).map(|index| of(index..index + 1, pass.goes_on(index)));
+            let steps = (0..count).map(|index| of(index..index + 1, pass.span(index).tail > 0));
             let steps: Vec<Tokens> = steps.collect();
             keep_prompts(self, pass, &mut rows)?;
             let parts = steps.iter().map(|one| self.step(pass, &rows, one));
@@ -187,6 +222,14 @@ impl<B: Backend> Layers for B {
             self.step(pass, &rows, &all)?
         };
         attention.to_dtype(pass.call.queries.dtype())
+    }
+
+    fn save(&self, pages: &[u32]) -> Option<Vec<u8>> {
+        Backend::save(self, pages)
+    }
+
+    fn restore(&mut self, pages: &[u32], bytes: &[u8]) {
+        Backend::restore(self, pages, bytes);
     }
 
     fn reset(&mut self) {
@@ -260,35 +303,52 @@ impl<'a> Pass<'a> {
         Ok(())
     }
 
-    /// Of the `length` new tokens of the batch's sequence `index`, those that are read through the compressed cache: all, where the sequence
-    /// goes on from a cache.
-    pub(super) fn tail_of(&self, index: usize, length: usize) -> usize {
+    /// Which new tokens of the batch's sequence `index` are compressed, and which are read through the compressed cache: all, where the
+    /// sequence goes on from a cache.
+    pub(super) fn span(&self, index: usize) -> Span {
+        let batch = self.call.batch;
+        let (first, length) = (batch.positions[index], batch.new_lens[index]);
         if self.goes_on(index) {
-            return length;
+            return Span::of(first, length, first);
         }
-        self.terms(index).tail(self.prompt_tail, length)
+        let prompt = first + length + batch.to_come;
+        let tail = self.terms(index).tail(self.prompt_tail, prompt);
+        Span::of(first, length, prompt - tail)
     }
 
     /// Whether the prompt of the batch's sequence `index` is behind a text that its cache holds.
     pub(super) fn goes_on(&self, index: usize) -> bool {
         let open = self.open.get(&self.seq(index));
-        open.is_some_and(|open| open.known > 0)
+        open.is_some_and(Open::goes_on)
     }
 
-    /// Refuses a prompt that does not begin where the cache that it goes on from ends.
-    fn check_known(&self, index: usize) -> Result<()> {
-        let first = self.call.batch.positions[index];
-        let known = self.open.get(&self.seq(index)).map_or(0, |open| open.known);
-        if first != known {
-            bail!("a prompt begins at token {first}, its cache holds a text of {known}"); // cannot be: the engine was told so
+    /// Notes what a pass reads of the prompt of the batch's sequence `index`, once for all layers. Refuses one that does not begin where
+    /// its cache ends.
+    fn begin_prompt(&mut self, index: usize, span: Span) -> Result<()> {
+        if self.layer > 0 {
+            return Ok(());
+        }
+        let seq = self.seq(index);
+        let seen = self.ledger.sequence(seq).map_err(cache_error)?.seen();
+        if span.first != seen {
+            bail!(
+                "a prompt begins at token {}, its cache holds a text of {seen}",
+                span.first
+            ); // cannot be: the engine was told so
+        }
+        if let Some(open) = self.open.get_mut(&seq).filter(|open| !open.is_resumed) {
+            self.counts.prompts += u64::from(self.call.batch.to_come == 0);
+            open.tail += span.tail;
+            if open.known > 0 && open.known == span.first {
+                self.idle.note_hit(span.first);
+            }
         }
         Ok(())
     }
 
     /// Whether some of the prompts are read through the compressed cache, as a whole or their ends.
     fn has_tails(&self) -> bool {
-        let mut sequences = self.call.batch.new_lens.iter().enumerate();
-        sequences.any(|(index, &length)| self.tail_of(index, length) > 0)
+        (0..self.call.batch.seq_ids.len()).any(|index| self.span(index).tail > 0)
     }
 
     /// Notes which tokens all layers have read now.
@@ -351,36 +411,46 @@ pub(super) fn cache_error(error: CacheError) -> candle_core::Error {
     candle_core::Error::wrap(error)
 }
 
-/// Plans what stays of every prompt and writes it.
+/// Plans what stays of every prompt and writes it. Returns the attention of those that read a later chunk, by their place in the batch.
 fn keep_prompts<B: Backend + ?Sized>(
     backend: &mut B,
     pass: &mut Pass<'_>,
     rows: &mut B::Rows,
-) -> Result<()> {
+) -> Result<Vec<(usize, Tensor)>> {
     let tokens = pass.check_shapes()?;
     let heads = pass.opened.geometry.kv_heads;
     let mut writes = Vec::new();
-    for (index, &length) in pass.call.batch.new_lens.iter().enumerate() {
-        let seq = pass.seq(index);
-        let tail = pass.tail_of(index, length);
-        if let Some(open) = pass.open.get_mut(&seq) {
-            open.tail = tail;
-        }
-        pass.counts.prompts += u64::from(pass.layer == 0);
-        if pass.goes_on(index) {
-            pass.check_known(index)?;
-            if pass.layer == 0 {
-                let known = pass.call.batch.positions[index];
-                pass.idle.note_hit(known);
-            }
+    let mut chunks = Vec::new();
+    for index in 0..pass.call.batch.seq_ids.len() {
+        let (seq, span) = (pass.seq(index), pass.span(index));
+        pass.begin_prompt(index, span)?;
+        if span.compressed == 0 {
             continue;
         }
-        let length = length - tail;
+        if !span.is_last() && !backend.attends_itself(pass) {
+            bail!(
+                "this model masks its prompt in a way of its own, and such a prompt cannot be read in chunks: set prefill-chunk to 0"
+            );
+        }
+        if span.reads_on() {
+            chunks.push((index, backend.read_on(pass, rows, index, span)?));
+            end_prompt(backend, pass, index, span)?;
+            continue;
+        }
+        let length = span.compressed;
         let terms = pass.terms(index);
-        if share_with_twin(backend, pass, rows, (index, length))? {
+        if span.is_last() && share_with_twin(backend, pass, rows, (index, length))? {
             continue;
         }
-        let kept = backend.plan(pass, rows, index, length)?;
+        let mut kept = if !span.is_last() && terms.needs.chunks() != Chunks::Each {
+            let view = pass.blind_view(&terms, length);
+            KeepPlan::all(heads).resolve(&view, &terms.pins)
+        } else {
+            backend.plan(pass, rows, index, length)?
+        };
+        if !span.is_last() {
+            until_whole(&mut kept);
+        }
         terms.check()?;
         // Before the layer's own tokens come, so that all layers together stay within what they were promised.
         cut_earlier(backend, pass, index, &terms)?;
@@ -397,11 +467,52 @@ fn keep_prompts<B: Backend + ?Sized>(
                 is_pinned: terms.pins.contains(Position(slot)),
             }));
         }
-        if backend.moves_tokens() {
-            pass.share_prefix(index, length)?;
-        }
+        end_prompt(backend, pass, index, span)?;
     }
-    backend.write(pass, rows, &writes)
+    backend.write(pass, rows, &writes)?;
+    Ok(chunks)
+}
+
+/// What follows when a layer has compressed the whole of a prompt.
+fn end_prompt<B: Backend + ?Sized>(
+    backend: &B,
+    pass: &mut Pass<'_>,
+    index: usize,
+    span: Span,
+) -> Result<()> {
+    if !span.is_last() {
+        return Ok(());
+    }
+    if backend.moves_tokens() {
+        pass.share_prefix(index, span.end())?;
+    }
+    if span.reads_on() && pass.layer + 1 == pass.opened.geometry.layers {
+        let noted = pass.ledger.note_prompt(pass.seq(index), span.end(), true);
+        noted.map_err(cache_error)?;
+    }
+    Ok(())
+}
+
+/// The attention over prompts, with that of later chunks in its place.
+fn put_in(dense: Tensor, chunks: &[(usize, Tensor)]) -> Result<Tensor> {
+    let mut all = dense;
+    for (index, chunk) in chunks {
+        let (sequences, tokens) = (all.dim(0)?, all.dim(2)?);
+        let read = chunk.dim(2)?;
+        let one = all.narrow(0, *index, 1)?;
+        let chunk = chunk.to_dtype(all.dtype())?;
+        let behind = one.narrow(2, read, tokens - read)?;
+        let one = Tensor::cat(&[&chunk, &behind], 2)?;
+        let before = all.narrow(0, 0, *index)?;
+        let after = all.narrow(0, index + 1, sequences - index - 1)?;
+        let parts = [&before, &one, &after];
+        let parts: Vec<&Tensor> = parts
+            .into_iter()
+            .filter(|part| part.elem_count() > 0)
+            .collect();
+        all = Tensor::cat(&parts, 0)?;
+    }
+    Ok(all)
 }
 
 /// Reads the last tokens of every prompt through its compressed cache, one after the other, as if they were decoded.
@@ -414,7 +525,7 @@ fn read_tails<B: Backend + ?Sized>(
     let mut batch = Vec::with_capacity(pass.call.batch.new_lens.len());
     for (index, &length) in pass.call.batch.new_lens.iter().enumerate() {
         let dense = dense.narrow(0, index, 1)?;
-        let first = length - pass.tail_of(index, length);
+        let first = pass.span(index).compressed;
         let mut parts = Vec::with_capacity(length - first + 2);
         if first > 0 {
             parts.push(dense.narrow(2, 0, first)?);

@@ -37,9 +37,9 @@ pub(super) fn share_with_twin<B: Backend + ?Sized>(
 impl Pass<'_> {
     /// Whether the batch's sequence `earlier` compresses `length` tokens under the same terms as the one at `index`.
     fn compresses_as_much(&self, earlier: usize, index: usize, length: usize) -> bool {
-        let whole = self.call.batch.new_lens[earlier];
-        !self.goes_on(earlier)
-            && whole - self.tail_of(earlier, whole) == length
+        let span = self.span(earlier);
+        (span.first, span.compressed) == (0, length)
+            && !self.goes_on(earlier)
             && self.terms(earlier).keeps_as(&self.terms(index))
     }
 

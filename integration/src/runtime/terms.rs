@@ -5,12 +5,14 @@ use std::sync::{
 };
 
 use kv_core::{
-    Budget, Cadence, ConfigError, Demand, Geometry, Needs, Observation, Pins, Policy, granted,
+    Budget, Cadence, Chunks, ConfigError, Demand, Geometry, Needs, Observation, Pins, Policy,
+    granted,
 };
 use mistralrs_core::Response;
 use parking_lot::Mutex;
 use tokio::sync::mpsc::{Sender, WeakSender};
 
+use super::chunks;
 use crate::{CacheConfig, StartError};
 
 /// What one request asks of its cache, where that differs from what the engine was started with.
@@ -35,6 +37,8 @@ pub(crate) struct Terms {
     pub(super) pins: Pins,
     /// Tokens that are compressed by themselves, for others that begin with them.
     pub(super) prefix: Option<usize>,
+    /// Tokens of a chunk, where prompts are read in chunks.
+    chunk: Option<usize>,
 }
 
 impl Terms {
@@ -58,6 +62,7 @@ impl Terms {
                 budget: self.budget,
                 pins: self.pins.clone(),
                 prefix: None,
+                chunk: self.chunk,
             },
         };
         if let Some(tokens) = request.pin_prefix {
@@ -112,6 +117,7 @@ impl Terms {
             budget,
             pins: prefix(config.pin_prefix),
             prefix: None,
+            chunk: Some(config.prefill_chunk).filter(|&chunk| chunk > 0),
         })
     }
 
@@ -178,11 +184,33 @@ impl Terms {
         Demand::new(&*self.policy, &self.needs, geometry, prompt, budget)
     }
 
-    /// Pages of such a sequence.
+    /// Pages of such a sequence, and of its prompt while it is read in chunks.
     pub(super) fn pages(&self, geometry: &Geometry, tokens: usize, tail: usize) -> usize {
         let demand = self.demand(geometry, tokens, tail);
         let pinned = demand.pinned(geometry, tokens, &self.pins);
-        demand.pages(geometry, tokens, pinned)
+        match self.chunk.filter(|&chunk| tokens - tail > chunk) {
+            None => demand.pages(geometry, tokens, pinned),
+            Some(chunk) => {
+                let chunks = (self.needs.chunks(), chunk);
+                demand.pages_in_chunks(geometry, (tokens, pinned), chunks)
+            }
+        }
+    }
+
+    /// Fewest tokens of a chunk: so many queries of the last one are observed, and two are no decode step.
+    pub(super) const fn least_chunk(&self) -> usize {
+        match self.needs.chunks() {
+            Chunks::Last { tokens } if tokens > 2 => tokens,
+            _ => 2,
+        }
+    }
+
+    /// How many of `tokens` new tokens of some prompts one pass reads, of which each has so many left to compress.
+    pub(super) fn pass_length(&self, rests: &[usize], tokens: usize) -> usize {
+        match self.chunk {
+            None => tokens,
+            Some(chunk) => chunks::length(rests, tokens, (chunk, self.least_chunk())),
+        }
     }
 }
 

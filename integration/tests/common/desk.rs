@@ -1,7 +1,7 @@
 //! A random model, random texts, and engines on that model.
 use std::time::Duration;
 
-use mistralrs_kv::{CacheConfig, Engine, EngineConfig, KvDtype, PoolSize};
+use mistralrs_kv::{CacheConfig, Engine, EngineConfig, KvDtype, PoolSize, StartError};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -33,14 +33,26 @@ impl Desk {
     }
 
     pub(crate) async fn start_in(&self, cache: CacheConfig, pool: Option<PoolSize>) -> Engine {
+        let engine = self.try_start_in(cache, pool).await;
+        engine.unwrap_or_else(|e| panic!("HEADROOM_SEED={}: starts: {e:#}", self.seed))
+    }
+
+    pub(crate) async fn try_start(&self, cache: CacheConfig) -> Result<Engine, StartError> {
+        self.try_start_in(cache, None).await
+    }
+
+    async fn try_start_in(
+        &self,
+        cache: CacheConfig,
+        pool: Option<PoolSize>,
+    ) -> Result<Engine, StartError> {
         let config = EngineConfig {
             // What is rounded to half precision may be rounded to its neighbour.
             cache: Some(cache.cache_dtype(KvDtype::F32)),
             pool,
             ..EngineConfig::new(self.folder.path().join("model.gguf"))
         };
-        let engine = config.start().await;
-        engine.unwrap_or_else(|e| panic!("HEADROOM_SEED={}: starts: {e:#}", self.seed))
+        config.start().await
     }
 }
 

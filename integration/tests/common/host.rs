@@ -114,6 +114,8 @@ pub(crate) struct Host {
     pub(crate) softcap: Option<f32>,
     /// Whether it says that its prompts' mask is the plain causal one.
     pub(crate) is_causal: bool,
+    /// Tokens of its prompts that later passes read.
+    pub(crate) to_come: usize,
     /// How its layers say that they turn queries and keys.
     pub(crate) rotation: Option<RotationTables>,
     caches: Vec<TensorId>,
@@ -150,6 +152,7 @@ impl Host {
             runtime,
             softcap: None,
             is_causal: true,
+            to_come: 0,
             rotation: Some(usual_rotation()),
             caches,
             rng,
@@ -204,6 +207,7 @@ impl Host {
                     positions: of.iter().map(start).collect(),
                     new_lens: of.iter().map(new).collect(),
                     tokens: numbered(of.len(), tokens),
+                    to_come: 0,
                 };
                 for &index in of {
                     let room = self.runtime.reserve(index, start(&index) + new(&index));
@@ -253,11 +257,12 @@ impl Host {
             positions: sequences.iter().map(|sequence| sequence.length).collect(),
             new_lens: vec![new; sequences.len()],
             tokens: numbered(sequences.len(), new),
+            to_come: self.to_come,
         };
         for sequence in sequences.iter_mut() {
             sequence.length += new;
             self.runtime
-                .reserve(sequence.id, sequence.length)
+                .reserve(sequence.id, sequence.length + self.to_come)
                 .expect("the pool has room");
         }
         // ANCHOR_END: batch

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use super::{
     Violation,
     model::{HeadModel, Token, demanded, pages},
+    parking::Elsewhere,
 };
 use crate::{
     Address, CacheError, Demand, Entered, Geometry, Kept, Ledger, Move, Pins, Position, SeqId,
@@ -35,6 +36,7 @@ pub struct Replay {
     pub(super) memory: Vec<u64>,
     written: u64,
     pub(super) sequences: BTreeMap<SeqId, Shadow>,
+    pub(super) parked: BTreeMap<SeqId, Elsewhere>,
     pub(super) fault: Option<Violation>,
 }
 
@@ -91,6 +93,7 @@ impl Replay {
             memory: vec![0; pages * geometry.block],
             written: 0,
             sequences: BTreeMap::new(),
+            parked: BTreeMap::new(),
             fault: None,
         }
     }
@@ -431,6 +434,7 @@ impl Replay {
     pub fn clear(&mut self) {
         self.ledger.clear();
         self.sequences.clear();
+        self.parked.clear();
     }
 
     /// Of `needed` pages, those that a sequence has no credit for.

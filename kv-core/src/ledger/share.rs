@@ -72,11 +72,14 @@ impl Ledger {
         }
         let original = self.of(from)?;
         original.has_shared = true;
-        let (prompt, seen) = (original.prompt, original.seen);
+        let prompt = original.prompt;
         let shared: Vec<HeadTable> = original.heads[heads.clone()]
             .iter_mut()
             .map(HeadTable::share)
             .collect();
+        // The newest token is always held; other layers may have read on.
+        let held = shared.iter().flat_map(HeadTable::positions).max();
+        let seen = held.map_or(0, |newest| newest.index() + 1);
         let copy = self.of(to)?;
         copy.has_shared = true;
         let before = (copy.prompt, copy.seen, copy.pages_peak);

@@ -129,13 +129,14 @@ impl Rank {
 impl ChunkKv {
     /// The best chunks by number, `count` of them.
     fn best(&self, scores: &[Vec<f32>], orders: &[Vec<u32>], count: usize) -> Vec<usize> {
-        let tokens = orders.first().map_or(0, Vec::len);
+        let tokens = orders.iter().map(Vec::len).max().unwrap_or(0);
         let chunks = tokens.div_ceil(self.chunk);
         let rank = |chunk: usize| {
             let ages = chunk * self.chunk..((chunk + 1) * self.chunk).min(tokens);
             let heads = scores.iter().zip(orders);
             let all = heads.flat_map(|(row, order)| {
-                order[ages.clone()].iter().map(|&slot| row[slot as usize])
+                let chunk = order.iter().take(ages.end).skip(ages.start);
+                chunk.map(|&slot| row[slot as usize])
             });
             Rank::of(chunk + 1 == chunks, all)
         };
@@ -194,7 +195,8 @@ impl Policy for ChunkKv {
         let best = self.best(&scorer.scores(view), &orders, view.budget / self.chunk);
         for (head, order) in orders.iter().enumerate() {
             let chunks: Vec<&[u32]> = order.chunks(self.chunk).collect();
-            keep.slots(head, best.iter().flat_map(|&chunk| chunks[chunk]).copied());
+            let best = best.iter().filter_map(|&chunk| chunks.get(chunk));
+            keep.slots(head, best.copied().flatten().copied());
         }
     }
 }

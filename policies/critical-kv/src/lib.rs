@@ -179,7 +179,7 @@ impl Policy for CriticalKv {
         for (head, &growth) in plan.growth().iter().enumerate() {
             keep.grow(head, growth);
         }
-        if lens.iter().all(|&len| len == view.prompt) {
+        if (0..).zip(&lens).all(|(head, &len)| len == view.len(head)) {
             return;
         }
         for (head, scores) in self.staged(view, &lens).into_iter().enumerate() {

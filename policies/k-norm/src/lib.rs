@@ -108,7 +108,8 @@ impl Policy for KNorm {
 impl Scorer for KNorm {
     fn scores(&self, view: &LayerView<'_>) -> Vec<Vec<f32>> {
         if self.is_unlimited {
-            return vec![vec![f32::INFINITY; view.prompt]; view.heads()];
+            let row = |head| vec![f32::INFINITY; view.len(head)];
+            return (0..view.heads()).map(row).collect();
         }
         let row = |head| {
             let mut row = view.scores(head).to_vec();

@@ -131,7 +131,8 @@ impl Policy for KeyDiff {
 impl Scorer for KeyDiff {
     fn scores(&self, view: &LayerView<'_>) -> Vec<Vec<f32>> {
         if self.is_unlimited {
-            return vec![vec![f32::INFINITY; view.prompt]; view.heads()];
+            let row = |head| vec![f32::INFINITY; view.len(head)];
+            return (0..view.heads()).map(row).collect();
         }
         let row = |head| {
             let keys = view.keys(head).chunks_exact(view.head_dim());

@@ -123,10 +123,12 @@ impl Policy for LagKv {
 impl Scorer for LagKv {
     fn scores(&self, view: &LayerView<'_>) -> Vec<Vec<f32>> {
         if self.is_unlimited {
-            return vec![vec![f32::INFINITY; view.prompt]; view.heads()];
+            let row = |head| vec![f32::INFINITY; view.len(head)];
+            return (0..view.heads()).map(row).collect();
         }
-        let (n, dims) = (view.prompt, view.head_dim());
+        let dims = view.head_dim();
         let row = |head| {
+            let n = view.len(head);
             let mut row = score::unranked(self.config.sinks, n);
             let ranked = score::ranked(&self.config, view.keys(head), view.values(head), dims);
             row[self.config.sinks.min(n)..][..ranked.len()].copy_from_slice(&ranked);

@@ -63,6 +63,8 @@ fn questions() -> Vec<Question> {
     let mut all = vec![hello, rooms, Question::Observed { lens: vec![1, 2] }];
     all.extend(amounts.map(bind));
     all.extend(turns.map(|turn| Question::Plan(layer(Phase::Prefill, None, Some(turn)))));
+    let chunks = layer(Phase::Prefill, Some(vec![2, 1]), Some(Turns::Same));
+    all.push(Question::Plan(chunks));
     all.push(Question::Score(layer(
         Phase::Decode,
         Some(vec![1, 2]),

@@ -14,6 +14,8 @@ pub(crate) struct Case {
     positions: Option<Vec<Vec<Position>>>,
     scores: Vec<Vec<f32>>,
     rows: Option<Rows>,
+    /// Whether the positions are what is held of a prompt that comes in chunks.
+    in_chunks: bool,
 }
 
 /// What may be read of a prompt, with a token of padding in each head.
@@ -29,7 +31,8 @@ struct Rows {
 }
 
 impl Rows {
-    fn random(rng: &mut ChaCha8Rng, geometry: &Geometry, prompt: usize) -> Self {
+    fn random(rng: &mut ChaCha8Rng, geometry: &Geometry, held: &[usize]) -> Self {
+        let prompt = held.iter().copied().max().unwrap_or(0);
         let (heads, rows) = (geometry.kv_heads, prompt + 1);
         let mut floats = |count: usize| -> Vec<f32> {
             (0..count).map(|_| rng.random_range(-2.0..2.0)).collect()
@@ -87,14 +90,21 @@ impl Case {
         tokens: impl Fn(usize) -> usize,
     ) -> Self {
         let prompt = rng.random_range(1..400);
-        let held: Vec<usize> = match rng.random() || reads.any() {
+        let in_chunks = reads.any() && !reads.queries && rng.random();
+        let held: Vec<usize> = match !in_chunks && (rng.random() || reads.any()) {
             true => vec![prompt; geometry.kv_heads],
             false => (0..geometry.kv_heads)
                 .map(|_| rng.random_range(1..400))
                 .collect(),
         };
         let is_prompt = held.iter().all(|len| *len == prompt);
-        let positions = (!is_prompt).then(|| held.iter().map(|&len| positions(rng, len)).collect());
+        let positions = (!is_prompt).then(|| {
+            let mut all: Vec<Vec<Position>> = held.iter().map(|&len| positions(rng, len)).collect();
+            if in_chunks {
+                all.iter_mut().for_each(|head| head.sort_unstable());
+            }
+            all
+        });
         let mut score = |_| match rng.random_range(0..40) {
             0 => f32::from_bits(rng.random()),
             1 => f32::INFINITY,
@@ -103,8 +113,9 @@ impl Case {
         };
         let scores = held.iter().map(|&len| (0..len).map(&mut score).collect());
         let scores = scores.collect();
-        let rows = reads.any().then(|| Rows::random(rng, geometry, prompt));
+        let rows = reads.any().then(|| Rows::random(rng, geometry, &held));
         Self {
+            in_chunks,
             rows,
             scores,
             layer: rng.random_range(0..geometry.layers),
@@ -126,6 +137,10 @@ impl Case {
             .map(|heads| heads.iter().map(Vec::as_slice).collect());
         let mut view = match &heads {
             None => LayerView::prefill(self.layer, self.scores.len(), self.prompt, self.budget),
+            Some(heads) if self.in_chunks => {
+                let view = LayerView::prefill(self.layer, heads.len(), self.prompt, self.budget);
+                view.with_positions(heads)
+            }
             Some(heads) => LayerView::decode(self.layer, heads, self.prompt, self.budget),
         };
         let scores: Vec<&[f32]> = self.scores.iter().map(Vec::as_slice).collect();

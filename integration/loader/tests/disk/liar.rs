@@ -1,7 +1,7 @@
 //! A program that is no policy, or not one of this version: its name says which. It uses nothing but pipes.
 use std::io::{self, Read, Write};
 
-const HELLO: &str = r#"{"hello": {"protocol": 1, "abi": 1, "name": "liar", "summary": "lies", "fields": []}}"#;
+const HELLO: &str = r#"{"hello": {"protocol": 1, "abi": 2, "name": "liar", "summary": "lies", "fields": []}}"#;
 const BOUND: &str = r#"{"bound": {"needs": {"observation": "none", "reduction": {"queries": "mean", "group": "mean",
     "pool": "none", "order": "group-then-pool", "shared": false}, "reads": {"queries": false, "keys": false, "values": false,
     "rotation": false, "output_norms": false, "classes": false}, "appends": false, "cadence": "layer-prefill", "positions": "original",
@@ -66,7 +66,7 @@ fn main() {
         },
         "noise" => answer("[1, 2"),
         "older" => answer(r#"{"hello": {"protocol": 0, "abi": 9}}"#),
-        "newer" => answer(r#"{"hello": {"protocol": 1, "abi": 2, "name": ["of", "another", "shape"]}}"#),
+        "newer" => answer(r#"{"hello": {"protocol": 1, "abi": 3, "name": ["of", "another", "shape"]}}"#),
         "misnamed" => answer(&HELLO.replace("liar", "My Policy")),
         "wordy" => answer(&HELLO.replace("lies", "one\\ntwo")),
         "nameless" => answer(ROOMS),

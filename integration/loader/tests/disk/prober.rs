@@ -6,16 +6,20 @@ use kv_core::{
 };
 use serde::{Deserialize, Serialize};
 
-/// Nothing to set.
+/// What it reads.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(crate = "kv_core::schemars")]
-pub(crate) struct ProberConfig {}
+pub(crate) struct ProberConfig {
+    /// Only what is there of a prompt that comes in chunks.
+    pub(crate) parts: bool,
+}
 
 /// Ranks by what it reads.
 #[derive(Debug)]
 pub(crate) struct Prober {
     is_unbounded: bool,
+    parts: bool,
 }
 
 impl PolicyConfig for ProberConfig {
@@ -26,20 +30,22 @@ impl PolicyConfig for ProberConfig {
     fn bind(self, _: &Geometry, budget: Budget) -> Result<Prober, ConfigError> {
         Ok(Prober {
             is_unbounded: budget == Budget::Full,
+            parts: self.parts,
         })
     }
 }
 
 impl Policy for Prober {
     fn needs(&self) -> Needs {
-        let all = !self.is_unbounded;
+        let held = !self.is_unbounded;
+        let all = held && !self.parts;
         Needs {
             reads: Reads {
                 queries: all,
-                keys: all,
-                values: all,
+                keys: held,
+                values: held,
                 rotation: all,
-                output_norms: all,
+                output_norms: held,
                 classes: all,
             },
             appends: true,
@@ -62,6 +68,9 @@ impl Policy for Prober {
 
 impl Scorer for Prober {
     fn scores(&self, view: &LayerView<'_>) -> Vec<Vec<f32>> {
+        if self.parts {
+            return (0..view.heads()).map(|head| parts(view, head)).collect();
+        }
         let (dim, last) = (view.head_dim(), view.prompt - 1);
         let row = |head: usize| {
             let seen = view.attention(head * view.group()).row(last);
@@ -84,6 +93,22 @@ impl Scorer for Prober {
         };
         (0..view.heads()).map(row).collect()
     }
+}
+
+/// What it says of the tokens that a head holds.
+fn parts(view: &LayerView<'_>, head: usize) -> Vec<f32> {
+    let dim = view.head_dim();
+    let keys = view.keys(head).chunks_exact(dim);
+    let values = view.values(head).chunks_exact(dim);
+    let sum = |row: &[f32]| row.iter().sum::<f32>();
+    let tokens = keys.zip(values).zip(view.output_norms(head)).enumerate();
+    let score = |(slot, ((key, value), norm)): (usize, ((&[f32], &[f32]), &f32))| {
+        let odd = f32::from(u8::from(view.position(head, slot).index() % 2 == 1));
+        sum(key) + sum(value) * norm + odd
+    };
+    let scores: Vec<f32> = tokens.map(score).collect();
+    assert_eq!(scores.len(), view.len(head));
+    scores
 }
 
 /// Which policy ranks.

@@ -31,7 +31,7 @@ fn a_program_that_is_no_policy_is_refused_by_name() {
         ),
         (
             "echo",
-            "it wrote `{\"hello\":{\"protocol\":1,\"abi\":1}}` (missing field `name`",
+            "it wrote `{\"hello\":{\"protocol\":1,\"abi\":2}}` (missing field `name`",
         ),
         ("noise", "it wrote `[1, 2` (EOF while parsing a list"),
         (
@@ -56,7 +56,7 @@ fn a_program_that_is_no_policy_is_refused_by_name() {
 
 #[test]
 fn another_version_is_refused_by_its_numbers() {
-    for (name, theirs) in [("older", (0, 9)), ("newer", (1, 2))] {
+    for (name, theirs) in [("older", (0, 9)), ("newer", (1, 3))] {
         let error = load(liar(name)).expect_err(name);
         let LoadError::Version {
             theirs: found,
@@ -66,10 +66,10 @@ fn another_version_is_refused_by_its_numbers() {
         else {
             panic!("{error}");
         };
-        assert_eq!((*found, *ours), (theirs, (1, 1)));
+        assert_eq!((*found, *ours), (theirs, (1, 2)));
         let (protocol, abi) = theirs;
         let words = format!(
-            "/{name} speaks protocol {protocol} with ABI {abi}, this program speaks protocol 1 with ABI 1"
+            "/{name} speaks protocol {protocol} with ABI {abi}, this program speaks protocol 1 with ABI 2"
         );
         assert!(error.to_string().contains(&words), "{error}");
     }
@@ -160,6 +160,6 @@ fn what_the_policy_under_another_refuses_is_told_in_its_words() {
         .expect_err("no such field");
     assert_eq!(
         error.to_string(),
-        "policy outer: policy prober: unknown field `late`, there are no fields"
+        "policy outer: policy prober: unknown field `late`, expected one of `parts`"
     );
 }

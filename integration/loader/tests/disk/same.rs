@@ -132,7 +132,7 @@ fn reads_scores_and_positions() {
 
 #[test]
 fn reads_the_prompt_and_ranks_by_it() {
-    compare::<ProberConfig>(geometry, |_| json!({}));
+    compare::<ProberConfig>(geometry, |rng| json!({"parts": rng.random::<bool>()}));
 }
 
 /// The outer method, the inner one, or both are programs.
