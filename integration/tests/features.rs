@@ -58,15 +58,34 @@ fn every_policy_of_the_workspace_has_its_lines() {
     );
 }
 
-/// A tiny random model answers under each policy of the build, holds less than everything, and gives all pages back.
+/// The policies that a build with this feature alone has.
+fn with_feature(features: &toml::Table, feature: &str) -> Vec<String> {
+    let gives = features[feature].as_array().expect("a list");
+    let others = gives.iter().filter_map(|given| given.as_str());
+    let others = others.filter(|given| features.contains_key(*given));
+    let all = others.flat_map(|other| with_feature(features, other));
+    all.chain([feature.to_owned()]).collect()
+}
+
+/// A tiny random model answers under each policy of the build, with the policies of its feature alone at hand; it holds less than everything,
+/// and gives all pages back.
 #[tokio::test(flavor = "multi_thread")]
-async fn every_policy_of_a_build_runs_in_the_engine() {
+async fn every_policy_of_a_build_runs_in_the_engine_by_its_feature_alone() {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let manifest = fs::read_to_string(here.join("Cargo.toml")).expect("the manifest");
+    let manifest: toml::Table = manifest.parse().expect("TOML");
+    let features = manifest["features"].as_table().expect("features");
     let folder = tempfile::tempdir().expect("makes a folder");
     let model = folder.path().join("tiny.gguf");
     tiny::write(&model, 1);
     let prompt: Vec<u32> = (0..200).map(|i| i * 7 % (tiny::VOCABULARY - 1)).collect();
     for name in policies().names().filter(|name| *name != "keep-all") {
-        let cache = compressed(name);
+        let at_hand = with_feature(features, name);
+        let at_hand: Vec<&str> = at_hand.iter().map(String::as_str).collect();
+        let mut registry = policies();
+        registry.keep_only(&at_hand);
+        assert!(registry.names().eq(BTreeSet::from_iter(at_hand)));
+        let cache = compressed(name).registry(registry);
         let engine = start(engine(model.clone(), Some(cache))).await;
         holds_less(&engine, Prompt::Tokens(prompt.clone()), name).await;
     }

@@ -67,6 +67,12 @@ impl Registry {
         self
     }
 
+    /// Forgets every policy whose name is not among `names`.
+    pub fn keep_only(&mut self, names: &[&str]) -> &mut Self {
+        self.entries.retain(|name, _| names.contains(name));
+        self
+    }
+
     /// Every name, sorted.
     pub fn names(&self) -> impl Iterator<Item = &'static str> + '_ {
         self.entries.keys().copied()
