@@ -123,6 +123,15 @@ pub enum KernelError {
         head_dim: usize,
     },
 
+    /// Counts of tokens in front for another number of heads.
+    #[error("{counts} counts of tokens in front for {heads} heads")]
+    FrontLength {
+        /// Counts passed.
+        counts: usize,
+        /// Head tables passed, `S * H`.
+        heads: usize,
+    },
+
     /// An output buffer of the wrong size.
     #[error("the output holds {elements} elements, the result has {expected}")]
     OutputLength {

@@ -77,8 +77,8 @@ mod scoring;
 mod scratch;
 
 pub use attend::{
-    AttendArgs, HeadSlots, Observed, Workspace, attend, attend_into, attend_observed,
-    attend_observed_into,
+    AttendArgs, Front, HeadSlots, Observed, Workspace, attend, attend_into, attend_observed,
+    attend_observed_into, attend_with_front_into,
 };
 pub use bandwidth::read_bandwidth;
 pub use dtype::{Element, KvDtype, UnknownDtype};

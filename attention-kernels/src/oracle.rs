@@ -54,7 +54,28 @@ pub fn attend(
     scale: f32,
     softcap: Option<f32>,
 ) -> Vec<f64> {
+    attend_with_front(keys, values, (query, query, 0), scale, softcap)
+}
+
+/// As [`attend`], where the first `count` tokens are scored by a query of their own: `(query, front, count)`.
+///
+/// ```text
+/// s_t = scale * (front . k_t)                    for t < count
+/// ```
+///
+/// # Panics
+///
+/// As [`attend`], and where the queries differ in length.
+#[must_use]
+pub fn attend_with_front(
+    keys: &[f32],
+    values: &[f32],
+    (query, front, count): (&[f32], &[f32], usize),
+    scale: f32,
+    softcap: Option<f32>,
+) -> Vec<f64> {
     let head_dim = query.len();
+    assert_eq!(head_dim, front.len(), "queries of one length");
     assert_eq!(
         keys.len(),
         values.len(),
@@ -65,7 +86,10 @@ pub fn attend(
         "{} elements in rows of {head_dim}",
         keys.len()
     );
-    let weights = softmax(&scores(keys, query, scale, softcap));
+    let (first, rest) = keys.split_at(keys.len().min(count * head_dim));
+    let mut all = scores(first, front, scale, softcap);
+    all.extend(scores(rest, query, scale, softcap));
+    let weights = softmax(&all);
     let mut out = vec![0.0; head_dim];
     for (weight, value) in weights.iter().zip(values.chunks_exact(head_dim)) {
         for (out, &value) in out.iter_mut().zip(value) {

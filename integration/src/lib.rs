@@ -33,6 +33,7 @@ mod pool;
 mod registry;
 mod report;
 mod runtime;
+mod stream;
 mod study;
 mod warm_up;
 

@@ -12,12 +12,10 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::{Tensor, TensorId};
-use either::Either;
 use kv_core::SequenceReport;
 use kv_hook::{Batch, Full, Handle, KvRuntime, LayerCall, PoolSpec};
 use mistralrs_core::{
     NormalRequest, Request as EngineRequest, RequestMessage, Response, SamplingParams,
-    TokenizationRequest,
 };
 use parking_lot::Mutex;
 use tokio::sync::mpsc::channel;
@@ -93,21 +91,7 @@ impl Study {
     ///
     /// What the tokenizer says.
     pub async fn tokens(&self, text: &str) -> Result<Vec<u32>> {
-        let (response, mut tokens) = channel(1);
-        let request = TokenizationRequest {
-            text: Either::Right(text.to_owned()),
-            tools: None,
-            add_generation_prompt: false,
-            add_special_tokens: false,
-            enable_thinking: None,
-            reasoning_effort: None,
-            response,
-        };
-        self.send(EngineRequest::Tokenize(request)).await?;
-        tokens
-            .recv()
-            .await
-            .context("the engine closed the request without an answer")?
+        self.engine.tokens(text).await
     }
 
     /// Reads a text with dense attention, and forgets the one before. Returns the logits behind its last token, `[V]`, which no cache changes.
@@ -206,7 +190,9 @@ impl Study {
         let prompt = RequestMessage::CompletionTokens(tokens);
         let mut request = NormalRequest::new_simple(prompt, sampling, sender, 0, None, None);
         request.return_raw_logits = true;
-        self.send(EngineRequest::Normal(Box::new(request))).await?;
+        self.engine
+            .ask(EngineRequest::Normal(Box::new(request)))
+            .await?;
         match answers.recv().await {
             Some(Response::Raw { logits_chunks, .. }) => {
                 let logits = logits_chunks.into_iter().next();
@@ -221,13 +207,6 @@ impl Study {
             Some(_) => bail!("the engine sent another kind of answer than logits"),
             None => bail!("the engine closed the request without an answer"),
         }
-    }
-
-    async fn send(&self, request: EngineRequest) -> Result<()> {
-        let engine = self.engine.mistralrs.get_sender(None);
-        let engine = engine.map_err(|error| anyhow::anyhow!("{error}"))?;
-        let sent = engine.send(request).await;
-        sent.map_err(|_| anyhow::anyhow!("the engine has stopped"))
     }
 
     /// Waits until a cache has let go of everything, and says what its last sequence held.

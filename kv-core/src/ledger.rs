@@ -2,6 +2,7 @@
 mod enter;
 mod note;
 mod park;
+mod rebase;
 mod share;
 mod shrink;
 
@@ -14,6 +15,7 @@ use crate::{
 
 pub use enter::Entered;
 pub use park::Parked;
+pub use rebase::Rebased;
 pub use shrink::Move;
 
 /// Where a token is written: the right to write there, for only the ledger makes one, of a page that no other head holds.
@@ -65,6 +67,8 @@ pub struct Sequence {
     prompt: usize,
     /// Tokens that any head has seen.
     seen: usize,
+    /// By how much the keys behind each head's front stand earlier than in the text.
+    base: usize,
     /// Pages of all heads: counted as they come and go, for there are many heads.
     pages_held: usize,
     pages_peak: usize,
@@ -94,6 +98,12 @@ impl Sequence {
     #[must_use]
     pub const fn seen(&self) -> usize {
         self.seen
+    }
+
+    /// By how many positions its keys stand earlier than in the text ([`Ledger::rebase`]).
+    #[must_use]
+    pub const fn base(&self) -> usize {
+        self.base
     }
 
     /// What was promised to it.
@@ -295,6 +305,7 @@ impl Ledger {
             classes: Vec::new(),
             prompt: 0,
             seen: 0,
+            base: 0,
             pages_held: 0,
             pages_peak: 0,
             overwrites: 0,

@@ -65,7 +65,7 @@ pub use ids::{PageId, Position, SeqId, Slot};
 pub use keep::{Growth, KeepPlan, Kept, Pins, Verb};
 pub use keep_all::{KeepAll, KeepAllConfig};
 pub use layers::{LayerShares, Pyramid, PyramidRounding};
-pub use ledger::{Address, Entered, Ledger, Move, Parked, Sequence, SequenceReport};
+pub use ledger::{Address, Entered, Ledger, Move, Parked, Rebased, Sequence, SequenceReport};
 pub use over::Over;
 pub use policy::{
     Cadence, Chunks, Needs, Observation, Policy, PolicyConfig, Pool, Positions, Reduce, Reduction,

@@ -334,10 +334,11 @@ impl fmt::Display for Cadence {
 }
 
 /// At which positions attention sees the cached keys.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Positions {
     /// Where they stood in the text.
+    #[default]
     Original,
     /// Where they stand in the cache, as in the `StreamingLLM` paper.
     CacheRelative,

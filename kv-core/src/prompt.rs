@@ -183,6 +183,41 @@ impl Rotation {
         self.pairs
     }
 
+    /// All cosines and all sines, `[P, pairs]` each.
+    #[must_use]
+    pub fn tables(&self) -> (&[f32], &[f32]) {
+        (&self.cos, &self.sin)
+    }
+
+    /// Whether pair `i` is the dimensions `2 i` and `2 i + 1`; else `i` and `i + pairs`.
+    #[must_use]
+    pub const fn is_adjacent(&self) -> bool {
+        self.is_adjacent
+    }
+
+    /// Whether turning by one position and then by another is turning by both, as far as `tolerance` in every cosine and sine: then a key can be
+    /// moved. Tables that scale queries and keys besides, or that are made for two ranges of positions, are not.
+    #[must_use]
+    pub fn adds_up(&self, tolerance: f32) -> bool {
+        let last = self.positions().saturating_sub(1);
+        let sums = [
+            (0, 0),
+            (1, 1),
+            (last / 3, last / 2),
+            (last / 2, last - last / 2),
+        ];
+        let mut sums = sums.into_iter().filter(|(one, other)| one + other <= last);
+        sums.all(|(one, other)| {
+            let ((cos_a, sin_a), (cos_b, sin_b)) = (self.angles(one), self.angles(other));
+            let (cos, sin) = self.angles(one + other);
+            (0..self.pairs).all(|pair| {
+                let (ca, sa, cb, sb) = (cos_a[pair], sin_a[pair], cos_b[pair], sin_b[pair]);
+                (ca * cb - sa * sb - cos[pair]).abs() <= tolerance
+                    && (sa * cb + ca * sb - sin[pair]).abs() <= tolerance
+            })
+        })
+    }
+
     /// The two dimensions of a pair.
     #[must_use]
     pub const fn dims(&self, pair: usize) -> (usize, usize) {
@@ -250,6 +285,24 @@ mod tests {
             turned[b] = row[b] * cos[pair] + row[a] * sin[pair];
         }
         turned
+    }
+
+    #[test]
+    fn plain_tables_add_up_and_others_do_not() {
+        let plain = Rotation::of_base(10_000.0, 8, 2048);
+        assert!(plain.adds_up(1e-5) && Rotation::of_base(10_000.0, 8, 1).adds_up(1e-5));
+        let (cos, sin) = plain.tables();
+        let scaled = |factor: f32| {
+            let by = |table: &[f32]| table.iter().map(|x| x * factor).collect();
+            Rotation::new(plain.pairs(), by(cos), by(sin), true)
+        };
+        assert!(!scaled(1.1).adds_up(1e-2));
+        // The second half as another model's.
+        let (half, slow) = (cos.len() / 2, Rotation::of_base(1_000_000.0, 8, 2048));
+        let joined = |one: &[f32], other: &[f32]| [&one[..half], &other[half..]].concat();
+        let (slow_cos, slow_sin) = slow.tables();
+        let two = Rotation::new(4, joined(cos, slow_cos), joined(sin, slow_sin), false);
+        assert!(!two.adds_up(1e-2));
     }
 
     #[test]

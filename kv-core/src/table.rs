@@ -107,6 +107,16 @@ impl HeadTable {
         &self.positions
     }
 
+    /// How many of its first slots hold the first tokens of the text, one after the other: all until one is evicted, and then those
+    /// that were never to go.
+    #[must_use]
+    pub fn front(&self) -> usize {
+        let slots = self.positions.iter().enumerate();
+        slots
+            .take_while(|(slot, position)| position.index() == *slot)
+            .count()
+    }
+
     /// Scores by slot; none at all if none was ever given: all are zero then, as [`HeadTable::score`] says.
     #[must_use]
     pub fn scores(&self) -> &[f32] {

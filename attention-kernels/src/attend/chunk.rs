@@ -21,6 +21,8 @@ pub(super) struct Chunk<'a, E> {
     pub(super) tokens: Range<usize>,
     /// `[G, D]`.
     pub(super) queries: &'a [f32],
+    /// So many slots from the front of the head are scored by these queries instead, `[G, D]`.
+    pub(super) front: Option<(usize, &'a [f32])>,
     pub(super) scoring: Scoring,
 }
 
@@ -119,14 +121,17 @@ impl<E: Element> AttendChunk<'_, '_, E> {
         let mut at = 0;
         while at < len {
             let end = len.min(at + STRIDE_TOKENS);
-            for tile in Tiles::of(chunk, at..end) {
-                let mut scores = Scores {
-                    scores: &mut *scores,
-                    stride: CHUNK_TOKENS,
-                    at: tile.at,
-                };
-                let keys = chunk.rows(&tile, Half::Keys);
-                score_rows(simd, keys, chunk.queries, head_dim, &mut scores);
+            let (front, others) = chunk.parts(at..end);
+            for (tokens, queries) in front.into_iter().chain([others]) {
+                for tile in Tiles::of(chunk, tokens) {
+                    let mut scores = Scores {
+                        scores: &mut *scores,
+                        stride: CHUNK_TOKENS,
+                        at: tile.at,
+                    };
+                    let keys = chunk.rows(&tile, Half::Keys);
+                    score_rows(simd, keys, queries, head_dim, &mut scores);
+                }
             }
             let of_query = scores.chunks_exact_mut(CHUNK_TOKENS).zip(&mut *totals);
             for ((scores, total), sums) in of_query.zip(sums.chunks_exact_mut(head_dim)) {
@@ -156,7 +161,24 @@ enum Half {
     Values,
 }
 
+/// Tokens of a chunk, and the queries that score them.
+type Part<'a> = (Range<usize>, &'a [f32]);
+
 impl<E: Element> Chunk<'_, E> {
+    /// Some tokens, counted from the start of the chunk, cut into those that queries of their own score, if there are any, and the others.
+    #[inline(always)]
+    fn parts(&self, tokens: Range<usize>) -> (Option<Part<'_>>, Part<'_>) {
+        let Some((count, queries)) = self.front else {
+            return (None, (tokens, self.queries));
+        };
+        let end = count.saturating_sub(self.tokens.start);
+        let end = end.clamp(tokens.start, tokens.end);
+        (
+            Some((tokens.start..end, queries)),
+            (end..tokens.end, self.queries),
+        )
+    }
+
     /// Rows of a tile, and those to be asked for meanwhile. While a stride is worked on, first its keys and then its values, the halves of the
     /// next stride's pages are asked for in the order in which they lie in memory: that is what it can be read in fastest.
     #[inline(always)]

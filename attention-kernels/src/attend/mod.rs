@@ -96,7 +96,48 @@ pub fn attend_into(
     out: &mut [f32],
 ) -> Result<(), KernelError> {
     check(store, args, out)?;
-    run(store, args, workspace, out, None);
+    run(store, args, workspace, out, Extra::None);
+    Ok(())
+}
+
+/// Queries of their own for the first tokens of every head.
+///
+/// A key is stored as `RoPE` turned it for its position, and a score depends on the distance of query and key alone. So a query that is turned
+/// for another position sees the keys as if *they* had been moved, and not one of them is written: this is how attention sinks stay
+/// next to a window that has gone on.
+#[derive(Clone, Copy, Debug)]
+pub struct Front<'a> {
+    /// `[S * H, G, D]`, as [`AttendArgs::queries`].
+    pub queries: &'a [f32],
+    /// How many of each head's first slots they are for, `[S * H]`; more than the head holds means all.
+    pub tokens: &'a [usize],
+}
+
+/// As [`attend_into`]: the first tokens of every head are scored by queries of their own, all under one softmax.
+///
+/// # Errors
+///
+/// As [`attend_into`], and [`KernelError::QueriesLength`] or [`KernelError::FrontLength`] for what `front` brings.
+pub fn attend_with_front_into(
+    store: &PageStore,
+    args: &AttendArgs<'_>,
+    front: &Front<'_>,
+    workspace: &mut Workspace,
+    out: &mut [f32],
+) -> Result<(), KernelError> {
+    check(store, args, out)?;
+    let own = AttendArgs {
+        queries: front.queries,
+        ..*args
+    };
+    check(store, &own, out)?;
+    if front.tokens.len() != args.heads.len() {
+        return Err(KernelError::FrontLength {
+            counts: front.tokens.len(),
+            heads: args.heads.len(),
+        });
+    }
+    run(store, args, workspace, out, Extra::Front(*front));
     Ok(())
 }
 
@@ -201,17 +242,26 @@ impl Workspace {
     }
 }
 
+/// What a call does beside attention itself.
+enum Extra<'a> {
+    None,
+    /// Says the attention rows.
+    Rows(Wanted<'a>),
+    /// Scores the first tokens by queries of their own.
+    Front(Front<'a>),
+}
+
 fn run(
     store: &PageStore,
     args: &AttendArgs<'_>,
     workspace: &mut Workspace,
     out: &mut [f32],
-    wanted: Option<Wanted<'_>>,
+    extra: Extra<'_>,
 ) {
     match store.memory() {
-        Memory::F32(memory) => run_in::<f32>(store, memory, args, workspace, out, wanted),
-        Memory::F16(memory) => run_in::<f16>(store, memory, args, workspace, out, wanted),
-        Memory::Bf16(memory) => run_in::<bf16>(store, memory, args, workspace, out, wanted),
+        Memory::F32(memory) => run_in::<f32>(store, memory, args, workspace, out, extra),
+        Memory::F16(memory) => run_in::<f16>(store, memory, args, workspace, out, extra),
+        Memory::Bf16(memory) => run_in::<bf16>(store, memory, args, workspace, out, extra),
     }
 }
 
@@ -221,8 +271,13 @@ fn run_in<E: Element>(
     args: &AttendArgs<'_>,
     workspace: &mut Workspace,
     out: &mut [f32],
-    wanted: Option<Wanted<'_>>,
+    extra: Extra<'_>,
 ) {
+    let (wanted, front) = match extra {
+        Extra::None => (None, None),
+        Extra::Rows(wanted) => (Some(wanted), None),
+        Extra::Front(front) => (None, Some(front)),
+    };
     let layout = store.layout();
     let (group, per_head) = (args.group, args.group * layout.head_dim());
     workspace.prepare(args, layout.head_dim(), wanted.is_some());
@@ -242,6 +297,10 @@ fn run_in<E: Element>(
             pages: &pages[..layout.pages_for(len)],
             tokens: job.tokens.clone(),
             queries: &args.queries[job.head * per_head..][..per_head],
+            front: front.map(|front| {
+                let queries = &front.queries[job.head * per_head..][..per_head];
+                (front.tokens[job.head], queries)
+            }),
             scoring: scoring(args),
         };
         attend_chunk(&chunk, scores, Partial { sums, totals });

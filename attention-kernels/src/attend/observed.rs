@@ -3,7 +3,7 @@
 use kv_core::Reduce;
 
 use super::chunk::{Total, add_scaled, weigh};
-use super::{AttendArgs, CHUNK_TOKENS, Workspace, check, run};
+use super::{AttendArgs, CHUNK_TOKENS, Extra, Workspace, check, run};
 use crate::simd::{Op, Simd, dispatch};
 use crate::{KernelError, PageStore};
 
@@ -84,7 +84,7 @@ pub fn attend_observed_into(
         reduce: group_reduce,
         rows,
     };
-    run(store, args, workspace, out, Some(wanted));
+    run(store, args, workspace, out, Extra::Rows(wanted));
     Ok(())
 }
 

@@ -2,13 +2,16 @@
 
 use attention_kernels::attend::CHUNK_TOKENS;
 use attention_kernels::{
-    AttendArgs, HeadSlots, KvDtype, PageLayout, PageStore, Workspace, attend, attend_into, oracle,
+    AttendArgs, Front, HeadSlots, KernelError, KvDtype, PageLayout, PageStore, Workspace, attend,
+    attend_into, attend_with_front_into, oracle,
 };
 use proptest::prelude::*;
-use rand::seq::SliceRandom;
+use rand::{Rng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
-use crate::world::{BOUND, DTYPES, Rows, World, check, random_queries, rng, worst_error};
+use crate::world::{
+    BOUND, DTYPES, Rows, World, bits, check, random_queries, relative_error, rng, worst_error,
+};
 
 /// A call's shape. The numbers come from `contents`, so that a failure shrinks to a small shape.
 #[derive(Clone, Debug)]
@@ -359,7 +362,129 @@ fn scale_zero_and_tight_cap_are_the_mean() {
             softcap,
         };
         let out = attend(&world.store, &args).expect("a sound call");
-        let error = crate::world::relative_error(&out, &mean, &rows.values);
+        let error = relative_error(&out, &mean, &rows.values);
         assert!(error <= BOUND, "relative error {error:e}");
     }
+}
+
+/// The first tokens of each head are scored by queries of their own, under the same softmax; none of them, or all, is plain attention.
+#[test]
+fn tokens_in_front_have_queries_of_their_own() {
+    check(0x09, 64, &shapes(), |shape| {
+        let mut rng: ChaCha8Rng = rand::SeedableRng::seed_from_u64(shape.contents);
+        let world = world(&mut rng, &shape);
+        let elements = shape.lengths.len() * shape.group * shape.head_dim;
+        let queries = random_queries(&mut rng, elements, 3.0);
+        let others = random_queries(&mut rng, elements, 3.0);
+        let args = AttendArgs {
+            queries: &queries,
+            heads: &world.slots(),
+            group: shape.group,
+            scale: usual_scale(shape.head_dim),
+            softcap: shape.softcap,
+        };
+        let mut out = vec![0.0; elements];
+        let mut run = |tokens: &[usize]| {
+            let front = Front {
+                queries: &others,
+                tokens,
+            };
+            let workspace = &mut Workspace::default();
+            let done = attend_with_front_into(&world.store, &args, &front, workspace, &mut out);
+            done.expect("a sound call");
+            out.clone()
+        };
+        let heads = shape.lengths.len();
+        prop_assert_eq!(
+            bits(&run(&vec![0; heads])),
+            bits(&attend(&world.store, &args).expect("a sound call"))
+        );
+        let swapped = AttendArgs {
+            queries: &others,
+            ..args
+        };
+        prop_assert_eq!(
+            bits(&run(&vec![usize::MAX; heads])),
+            bits(&attend(&world.store, &swapped).expect("a sound call"))
+        );
+        let tokens: Vec<usize> = shape
+            .lengths
+            .iter()
+            .map(|&len| rng.random_range(0..=len + 2))
+            .collect();
+        let out = run(&tokens);
+        let pairs = queries
+            .chunks_exact(shape.head_dim)
+            .zip(others.chunks_exact(shape.head_dim));
+        for (index, ((query, other), got)) in
+            pairs.zip(out.chunks_exact(shape.head_dim)).enumerate()
+        {
+            let head = index / shape.group;
+            let Rows { keys, values } = &world.heads[head].rows;
+            let want = oracle::attend_with_front(
+                keys,
+                values,
+                (query, other, tokens[head]),
+                args.scale,
+                args.softcap,
+            );
+            let error = relative_error(got, &want, values);
+            prop_assert!(error <= BOUND, "relative error {error:e}");
+        }
+        Ok(())
+    });
+}
+
+/// More tokens than a chunk, and a front that ends before, at and behind its end.
+#[test]
+fn a_front_may_end_in_any_chunk() {
+    let mut rng = rng(0x0a);
+    let lengths = vec![3 * CHUNK_TOKENS + 7; 4];
+    let shape = Shape {
+        dtype: KvDtype::F16,
+        block: 16,
+        head_dim: 64,
+        group: 3,
+        lengths,
+        softcap: None,
+        contents: 0,
+    };
+    let world = world(&mut rng, &shape);
+    let elements = 4 * 3 * 64;
+    let queries = random_queries(&mut rng, elements, 3.0);
+    let others = random_queries(&mut rng, elements, 3.0);
+    let args = AttendArgs {
+        queries: &queries,
+        heads: &world.slots(),
+        group: 3,
+        scale: usual_scale(64),
+        softcap: None,
+    };
+    let tokens = [4, CHUNK_TOKENS, CHUNK_TOKENS + 1, 2 * CHUNK_TOKENS + 100];
+    let front = Front {
+        queries: &others,
+        tokens: &tokens,
+    };
+    let mut out = vec![0.0; elements];
+    let workspace = &mut Workspace::default();
+    attend_with_front_into(&world.store, &args, &front, workspace, &mut out).expect("sound");
+    for (index, got) in out.chunks_exact(64).enumerate() {
+        let Rows { keys, values } = &world.heads[index / 3].rows;
+        let query = &queries[index * 64..(index + 1) * 64];
+        let other = &others[index * 64..(index + 1) * 64];
+        let front = (query, other, tokens[index / 3]);
+        let want = oracle::attend_with_front(keys, values, front, args.scale, None);
+        let error = relative_error(got, &want, values);
+        assert!(error <= BOUND, "query {index}: relative error {error:e}");
+    }
+    let short = Front {
+        queries: &others,
+        tokens: &tokens[1..],
+    };
+    let refused = attend_with_front_into(&world.store, &args, &short, workspace, &mut out);
+    let expected = KernelError::FrontLength {
+        counts: 3,
+        heads: 4,
+    };
+    assert_eq!(refused, Err(expected));
 }

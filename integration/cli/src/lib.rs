@@ -23,6 +23,7 @@ mod policies;
 mod prompt_args;
 mod run;
 mod serve;
+mod stream;
 mod table;
 
 use std::process::ExitCode;
@@ -54,6 +55,8 @@ enum Command {
     Bench(Box<bench::Bench>),
     /// Measure what policies lose and save, on tasks with known answers and on a text.
     Eval(Box<eval::Eval>),
+    /// Have the model read a long text token by token, and say how well it expects it, how many pages it holds and how fast it is.
+    Stream(Box<stream::Stream>),
     /// Run reference cases of other people's code through the kernels and the policies.
     Conform(conform::Conform),
     /// Serve the model to clients of OpenAI's API.
@@ -69,6 +72,7 @@ impl Command {
             Self::Compare(compare) => compare.execute(registry, silent)?,
             Self::Bench(bench) => bench.execute(registry, silent)?,
             Self::Eval(eval) => eval.execute(registry, silent)?,
+            Self::Stream(stream) => stream.execute(registry, silent)?,
             Self::Conform(conform) => return conform.execute(&registry),
             Self::Serve(serve) => serve.execute(registry, silent)?,
             Self::Policies(policies) => policies.execute(&registry)?,

@@ -21,4 +21,4 @@ pub use runtime::{Batch, Full, Handle, KvRuntime, LayerCall, LayerSpec, PoolSpec
 pub use seed::{seed, set_seed};
 
 /// Version of this interface. The patched engine repeats it, and `mistralrs-kv` compares the two at compile time.
-pub const ABI: u32 = 7;
+pub const ABI: u32 = 8;

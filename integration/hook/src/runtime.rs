@@ -135,6 +135,22 @@ pub trait KvRuntime: fmt::Debug + Send + Sync {
         tokens
     }
 
+    /// Whether texts may be longer than the model has positions for.
+    fn is_endless(&self) -> bool {
+        false
+    }
+
+    /// Says where the model is to think that the next `tokens` tokens of each sequence stand, if not where they do in the text: `positions`,
+    /// `[S]`, is where the first of them does. Asked once before each pass; [`Batch::positions`] are those of the text in any case.
+    ///
+    /// # Errors
+    ///
+    /// As [`KvRuntime::prompt`].
+    fn place(&self, seqs: &[usize], tokens: usize, positions: &mut [usize]) -> Result<()> {
+        let _ = (seqs, tokens, positions);
+        Ok(())
+    }
+
     /// Why `seq` can never be served if its prompt has `tokens` tokens, for the client; `None` if it only has to wait.
     fn refusal(&self, seq: usize, tokens: usize) -> Option<String>;
 

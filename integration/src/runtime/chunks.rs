@@ -7,7 +7,7 @@ use attention_kernels::{
     AttendArgs, HeadSlots, PageStore, PromptArgs, RowWrite, attend_into, observe, write,
 };
 use candle_core::{Result, Tensor};
-use kv_core::{Chunks, Growth, Kept, Observation, Position, SeqId};
+use kv_core::{Chunks, Growth, HeadTable, Kept, Observation, Position, SeqId};
 
 use super::{
     Opened, Terms,
@@ -15,6 +15,7 @@ use super::{
     machine::Place,
     parts::Parts,
     pass::{Backend, Pass, cache_error},
+    relative::Asking,
 };
 use crate::{CacheConfig, StartError};
 
@@ -247,13 +248,23 @@ impl HostBackend {
         let query_heads = geometry.kv_heads * geometry.group;
         let tables = pass.ledger.heads(pass.seq(index), pass.layer);
         let tables = tables.map_err(cache_error)?;
+        let sequence = pass.ledger.sequence(pass.seq(index));
+        let base = sequence.map_err(cache_error)?.base();
+        let mut asking = Vec::new();
         let mut heads = Vec::with_capacity(tokens * tables.len());
         let mut queries = Vec::with_capacity(tokens * query_heads * dim);
         let all = rows.queries_of(index, &geometry);
         for token in 0..tokens {
+            let len = |table: &HeadTable| table.len() + token + 1 - tokens;
             heads.extend(tables.iter().map(|table| HeadSlots {
                 pages: table.page_ids(),
-                len: table.len() + token + 1 - tokens,
+                len: len(table),
+            }));
+            asking.extend(tables.iter().map(|table| Asking {
+                table,
+                len: len(table),
+                position: span.first + token,
+                base,
             }));
             for head in all.chunks_exact(rows.tokens * dim) {
                 queries.extend_from_slice(&head[token * dim..(token + 1) * dim]);
@@ -268,8 +279,16 @@ impl HostBackend {
         };
         let mut out = vec![0.0; queries.len()];
         let start = std::time::Instant::now();
-        let done = attend_into(&self.store, &args, &mut self.buffers.workspace, &mut out);
-        done.map_err(kernel_error)?;
+        let buffers = &mut self.buffers;
+        match pass.relative() {
+            Some(rotation) => {
+                buffers.attend_relative(&self.store, (&args, &rotation), &asking, &mut out)?;
+            }
+            None => {
+                let workspace = &mut buffers.workspace;
+                attend_into(&self.store, &args, workspace, &mut out).map_err(kernel_error)?;
+            }
+        }
         pass.counts.kernels.attend_prompt += 1;
         pass.counts.time.attend_prompt += start.elapsed();
         Tensor::from_vec(

@@ -2,13 +2,14 @@
 use std::{mem, ops::Range, time::Instant};
 
 use attention_kernels::{
-    AttendArgs, AttendPromptArgs, CopyRow, HeadSlots, KernelError, PageStore, PromptArgs, RowWrite,
-    Workspace, WriteArgs, attend_into, attend_observed_into, attend_prompt, copy_rows, observe,
-    write,
+    AttendArgs, AttendPromptArgs, CopyRow, Front, HeadSlots, KernelError, PageStore, PromptArgs,
+    RopeStyle, RowShift, RowWrite, ShiftArgs, Workspace, WriteArgs, attend_into,
+    attend_observed_into, attend_prompt, attend_with_front_into, copy_rows, observe, shift, write,
 };
-use candle_core::{DType, Result, Tensor};
+use candle_core::{DType, Result, Tensor, bail};
 use kv_core::{
-    Address, Entered, Geometry, HeadTable, Kept, Ledger, Move, Needs, Observation, Position, SeqId,
+    Address, Entered, Geometry, HeadTable, Kept, Ledger, Move, Needs, Observation, Position,
+    Rebased, Rotation, SeqId,
 };
 
 use super::{
@@ -16,6 +17,7 @@ use super::{
     chunks::Span,
     parts::Parts,
     pass::{Backend, Pass, Tokens, Write, cache_error},
+    relative::{Asking, Fronts},
 };
 
 /// The pages of a pool on the CPU.
@@ -32,6 +34,8 @@ pub(super) struct Buffers {
     /// Attention rows.
     rows: Vec<f32>,
     pub(super) entered: Entered<Address>,
+    /// Fronts behind a gap, and their queries.
+    fronts: Fronts,
     writes: Vec<RowWrite>,
 }
 
@@ -285,6 +289,32 @@ impl Backend for HostBackend {
             && same(sequences.map(|index| rows.values_of(index, geometry)))
     }
 
+    fn rebase(&mut self, rebased: &Rebased, by: usize, rotation: &Rotation) -> Result<()> {
+        self.compact(&rebased.moves)?;
+        let Ok(by) = i32::try_from(by) else {
+            bail!("keys to be turned back by {by} positions at once");
+        };
+        let turn = |key: &Address| RowShift {
+            page: key.page().0,
+            offset: key.offset(),
+            by: -by,
+        };
+        let rows: Vec<RowShift> = rebased.keys.iter().map(turn).collect();
+        let (cos, sin) = rotation.tables();
+        let args = ShiftArgs {
+            rows: &rows,
+            cos,
+            sin,
+            rotary_dim: 2 * rotation.pairs(),
+            style: if rotation.is_adjacent() {
+                RopeStyle::Interleaved
+            } else {
+                RopeStyle::Halves
+            },
+        };
+        shift(&mut self.store, &args).map_err(kernel_error)
+    }
+
     fn save(&self, pages: &[u32]) -> Option<Vec<u8>> {
         let contents = pages.iter().flat_map(|&page| self.store.page(page));
         Some(contents.copied().collect())
@@ -385,6 +415,14 @@ impl HostBackend {
         };
         let mut out = vec![0.0; queries.len()];
         let start = Instant::now();
+        if let Some(rotation) = pass.relative() {
+            let asking = asking(pass, &sequences, &tokens.positions)?;
+            self.buffers
+                .attend_relative(&self.store, (&args, &rotation), &asking, &mut out)?;
+            pass.counts.kernels.attend += 1;
+            pass.counts.time.attend += start.elapsed();
+            return Ok(out);
+        }
         if !(tokens.is_new && opened.needs.observation.watches_decode()) {
             pass.counts.kernels.attend += 1;
             attend_into(&self.store, &args, &mut self.buffers.workspace, &mut out)
@@ -413,6 +451,46 @@ impl HostBackend {
         pass.counts.time.note += start.elapsed();
         Ok(out)
     }
+}
+
+impl Buffers {
+    /// Attends where positions are those of the cache: to each head's front by queries of their own.
+    pub(super) fn attend_relative(
+        &mut self,
+        store: &PageStore,
+        (args, rotation): (&AttendArgs<'_>, &Rotation),
+        asking: &[Asking<'_>],
+        out: &mut [f32],
+    ) -> Result<()> {
+        let head_dim = store.layout().head_dim();
+        self.fronts.see(rotation, asking, (args.queries, head_dim));
+        let front = Front {
+            queries: &self.fronts.queries,
+            tokens: &self.fronts.tokens,
+        };
+        let workspace = &mut self.workspace;
+        attend_with_front_into(store, args, &front, workspace, out).map_err(kernel_error)
+    }
+}
+
+/// Who asks in a decode step, `[S * H]`.
+fn asking<'a>(
+    pass: &'a Pass<'_>,
+    sequences: &[SeqId],
+    positions: &[usize],
+) -> Result<Vec<Asking<'a>>> {
+    let mut asking = Vec::with_capacity(sequences.len() * pass.opened.geometry.kv_heads);
+    for (&seq, &position) in sequences.iter().zip(positions) {
+        let base = pass.ledger.sequence(seq).map_err(cache_error)?.base();
+        let tables = pass.ledger.heads(seq, pass.layer).map_err(cache_error)?;
+        asking.extend(tables.iter().map(|table| Asking {
+            table,
+            len: table.len(),
+            position,
+            base,
+        }));
+    }
+    Ok(asking)
 }
 
 /// What the heads of one layer hold, sequence by sequence.

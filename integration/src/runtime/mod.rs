@@ -15,6 +15,7 @@ mod open;
 mod parking;
 mod parts;
 mod pass;
+mod relative;
 mod shared;
 mod terms;
 mod workers;
@@ -33,7 +34,7 @@ use std::{
 use candle_core::{Result, Tensor, TensorId};
 use kv_core::{
     CacheError, ConfigError, Demand, Geometry, HeadTable, Ledger, Needs, Observation, PoolUsage,
-    Rotation, SeqId, Sequence, SequenceReport,
+    Positions, Rotation, SeqId, Sequence, SequenceReport,
 };
 use kv_hook::{Full, KvRuntime, LayerCall, PoolSpec};
 use mistralrs_core::Response;
@@ -84,6 +85,8 @@ struct Opened {
     layers: HashMap<TensorId, usize>,
     /// Pages of the pool.
     pages: usize,
+    /// Whether texts may go on past the model's positions.
+    is_endless: bool,
 }
 
 /// What changes with every call.
@@ -150,6 +153,7 @@ struct Counts {
     refusals: u64,
     preemptions: u64,
     resumed: u64,
+    rebases: u64,
     overwrites: u64,
     kernels: KernelCalls,
     time: TimeSpent,
@@ -259,6 +263,8 @@ pub struct Stats {
     pub resumed: u64,
     /// Pages whose contents are kept outside the pool.
     pub pages_parked: usize,
+    /// Times a sequence's keys were turned back, for the text had come to the end of the model's positions.
+    pub rebases: u64,
     /// Tokens that took the slot of another, over all heads of ended sequences.
     pub overwrites: u64,
     /// Calls of each kernel.
@@ -346,6 +352,7 @@ impl Runtime {
             refusals,
             preemptions,
             resumed,
+            rebases,
             overwrites,
             kernels,
             time,
@@ -380,6 +387,7 @@ impl Runtime {
             refusals,
             preemptions,
             resumed,
+            rebases,
             pages_parked: state.parking.pages(),
             overwrites,
             kernels,
@@ -553,6 +561,12 @@ impl Runtime {
             call,
             layer,
         };
+        if opened.needs.positions == Positions::CacheRelative {
+            pass.check_movable().inspect_err(|error| {
+                // As above.
+                *self.refused.lock() = Some(StartError::Model(error.to_string()));
+            })?;
+        }
         let attention = f(&mut *state.cache, &mut pass)?;
         if layer + 1 == opened.geometry.layers && pass.idle.is_on() {
             pass.note_tokens()?;
@@ -826,6 +840,24 @@ impl KvRuntime for Runtime {
         };
         let rests: Vec<usize> = seqs.iter().filter_map(rest).collect();
         opened.terms.pass_length(&rests, tokens)
+    }
+
+    fn is_endless(&self) -> bool {
+        self.opened.get().is_some_and(|opened| opened.is_endless)
+    }
+
+    fn place(&self, seqs: &[usize], tokens: usize, positions: &mut [usize]) -> Result<()> {
+        if !self.is_endless() {
+            return Ok(());
+        }
+        let mut guard = self.state.lock();
+        if let Some(state) = guard.as_mut() {
+            for (&seq, position) in seqs.iter().zip(positions) {
+                let end = *position + tokens;
+                *position -= self.stay_within(state, SeqId(seq), end)?;
+            }
+        }
+        Ok(())
     }
 
     fn refusal(&self, seq: usize, tokens: usize) -> Option<String> {

@@ -19,6 +19,7 @@ use super::{
     machine::{Memory, Place},
     parking::Parking,
     parts::Sources,
+    relative::{default_chunk, is_endless},
     terms::Terms,
 };
 use crate::{CacheConfig, StartError};
@@ -30,13 +31,17 @@ impl Runtime {
         let config = &self.config;
         let dtype = storage(spec, config, &place)?;
         let geometry = geometry(spec, dtype)?;
-        let terms = Terms::new(config, &geometry)?;
+        let mut terms = Terms::new(config, &geometry)?;
         let needs = terms.needs;
         check_needs(&config.policy, &needs, &place)?;
         check_sight(&config.policy, &terms, &geometry, &place)?;
         check_chunks(config, &terms, &place)?;
+        let is_endless = is_endless(&terms, &geometry);
+        if is_endless {
+            terms.chunk = Some(default_chunk(config, &terms, &geometry)?);
+        }
         let idle = Idle::new(keep_turns(config, &place)?, geometry.page_bytes());
-        if needs.reads.rotation {
+        if needs.reads.rotation || needs.positions == Positions::CacheRelative {
             kv_hook::want_rotation();
         }
         let sources = Sources::read(&config.policy, needs.reads, self.files.get(), &geometry)?;
@@ -66,6 +71,7 @@ impl Runtime {
             sources,
             layers,
             pages,
+            is_endless,
         };
         let ledger = Ledger::new(geometry, pages);
         tracing::info!(
@@ -264,8 +270,15 @@ fn check_needs(policy: &str, needs: &Needs, place: &Place) -> Result<(), StartEr
         );
     }
     check_cadence(policy, needs, place)?;
-    if needs.positions != Positions::Original {
-        return unsupported("cache-relative positions".into(), "original positions");
+    if needs.positions == Positions::CacheRelative {
+        if !place.is_host() {
+            let need = format!("cache-relative positions on {place}");
+            return unsupported(need, "them with the cache on the CPU");
+        }
+        if needs.observation.watches_decode() {
+            let need = format!("cache-relative positions and {}", needs.observation);
+            return unsupported(need, "one of the two");
+        }
     }
     Ok(())
 }

@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, IndexOp, Result, Tensor, bail};
 use kv_core::{Geometry, PromptRows, Reads, Rotation, TokenClass};
-use kv_hook::{LayerCall, RotationTables};
+use kv_hook::RotationTables;
 
 use super::pass::Pass;
 use crate::{
@@ -103,7 +103,7 @@ impl Parts {
             parts.classes = Some(sources.classes_of(&numbers(&tokens)?));
         }
         if reads.rotation {
-            parts.rotation = Some(rotation(pass, call)?);
+            parts.rotation = Some(rotation(pass)?);
         }
         let floats = [
             &parts.queries,
@@ -186,7 +186,8 @@ pub(super) fn numbers(tokens: &Tensor) -> Result<Vec<u32>> {
 }
 
 /// The tables of a call, brought to the host once for all calls with the same.
-fn rotation(pass: &mut Pass<'_>, call: &LayerCall<'_>) -> Result<Arc<Rotation>> {
+pub(super) fn rotation(pass: &mut Pass<'_>) -> Result<Arc<Rotation>> {
+    let call = pass.call;
     let Some(RotationTables {
         cos,
         sin,

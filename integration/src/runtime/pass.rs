@@ -3,8 +3,8 @@ use std::{collections::HashMap, fmt, ops::Range, sync::Arc};
 
 use candle_core::{IndexOp, Result, Tensor, TensorId, bail};
 use kv_core::{
-    Address, CacheError, Chunks, KeepPlan, Kept, LayerView, Ledger, Move, Position, Rotation,
-    SeqId, Sight,
+    Address, CacheError, Chunks, KeepPlan, Kept, LayerView, Ledger, Move, Position, Rebased,
+    Rotation, SeqId, Sight,
 };
 use kv_hook::LayerCall;
 
@@ -137,6 +137,12 @@ pub(super) trait Backend: fmt::Debug + Send {
         let _ = (pages, bytes);
     }
 
+    /// Turns keys back by `by` positions, once what is to be copied first is.
+    fn rebase(&mut self, rebased: &Rebased, by: usize, rotation: &Rotation) -> Result<()> {
+        let _ = (rebased, by, rotation);
+        bail!("keys are turned in the host's memory only"); // cannot be: refused at start-up
+    }
+
     /// Moves tokens to other slots, in this order.
     fn compact(&mut self, moves: &[Move]) -> Result<()> {
         stay(moves)
@@ -164,6 +170,9 @@ pub(super) trait Layers: fmt::Debug + Send {
 
     /// Writes one new token per sequence and attends to what its heads hold.
     fn decode(&mut self, pass: &mut Pass<'_>) -> Result<Tensor>;
+
+    /// As [`Backend::rebase`].
+    fn rebase(&mut self, rebased: &Rebased, by: usize, rotation: &Rotation) -> Result<()>;
 
     /// As [`Backend::save`].
     fn save(&self, pages: &[u32]) -> Option<Vec<u8>>;
@@ -222,6 +231,10 @@ impl<B: Backend> Layers for B {
             self.step(pass, &rows, &all)?
         };
         attention.to_dtype(pass.call.queries.dtype())
+    }
+
+    fn rebase(&mut self, rebased: &Rebased, by: usize, rotation: &Rotation) -> Result<()> {
+        Backend::rebase(self, rebased, by, rotation)
     }
 
     fn save(&self, pages: &[u32]) -> Option<Vec<u8>> {
@@ -473,13 +486,14 @@ fn keep_prompts<B: Backend + ?Sized>(
     Ok(chunks)
 }
 
-/// What follows when a layer has compressed the whole of a prompt.
+/// What follows when a layer has compressed a chunk of a prompt, or the whole.
 fn end_prompt<B: Backend + ?Sized>(
     backend: &B,
     pass: &mut Pass<'_>,
     index: usize,
     span: Span,
 ) -> Result<()> {
+    pass.check_gaps(pass.seq(index))?;
     if !span.is_last() {
         return Ok(());
     }

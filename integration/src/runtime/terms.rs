@@ -38,7 +38,7 @@ pub(crate) struct Terms {
     /// Tokens that are compressed by themselves, for others that begin with them.
     pub(super) prefix: Option<usize>,
     /// Tokens of a chunk, where prompts are read in chunks.
-    chunk: Option<usize>,
+    pub(super) chunk: Option<usize>,
 }
 
 impl Terms {

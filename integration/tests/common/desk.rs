@@ -50,6 +50,8 @@ impl Desk {
             // What is rounded to half precision may be rounded to its neighbour.
             cache: Some(cache.cache_dtype(KvDtype::F32)),
             pool,
+            // A random model ends a text at any time, and what is then kept or shared would be a matter of luck.
+            ignore_eos: true,
             ..EngineConfig::new(self.folder.path().join("model.gguf"))
         };
         config.start().await

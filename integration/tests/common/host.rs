@@ -45,6 +45,8 @@ pub(crate) struct Remembered {
     pub(crate) keys: Vec<Vec<Vec<f32>>>,
     pub(crate) values: Vec<Vec<Vec<f32>>>,
     pub(crate) length: usize,
+    /// Where the engine thought that each token stood, `[T]`.
+    pub(crate) places: Vec<usize>,
 }
 
 /// Where a runtime's pages are.
@@ -81,25 +83,27 @@ fn numbered(sequences: usize, tokens: usize) -> Tensor {
 }
 
 /// The tables of `RoPE` for the spec's positions, as an engine would have them.
-fn usual_rotation() -> RotationTables {
-    let (positions, pairs) = (spec(DType::F32).max_positions, DIM / 2);
+fn usual_rotation(positions: usize) -> RotationTables {
+    let pairs = DIM / 2;
     let angle = |i: usize| {
         let (position, pair) = (i / pairs, i % pairs);
-        position as f32 / 10_000_f32.powf(pair as f32 / pairs as f32)
+        position as f64 / 10_000_f64.powf(pair as f64 / pairs as f64)
     };
-    let table = |f: fn(f32) -> f32| {
-        let numbers: Vec<f32> = (0..positions * pairs).map(|i| f(angle(i))).collect();
+    #[expect(clippy::cast_possible_truncation, reason = "a sine, rounded once")]
+    let table = |f: fn(f64) -> f64| {
+        let numbers = (0..positions * pairs).map(|i| f(angle(i)) as f32);
+        let numbers: Vec<f32> = numbers.collect();
         Tensor::from_vec(numbers, (positions, pairs), &Device::Cpu).expect("a tensor")
     };
     RotationTables {
-        cos: table(f32::cos),
-        sin: table(f32::sin),
+        cos: table(f64::cos),
+        sin: table(f64::sin),
         is_adjacent: false,
     }
 }
 
 /// The cache in the type of the activations, so that what is attended to is what was given.
-fn stored_as(dtype: DType, config: CacheConfig) -> CacheConfig {
+pub(crate) fn stored_as(dtype: DType, config: CacheConfig) -> CacheConfig {
     config.cache_dtype(match dtype {
         DType::F16 => KvDtype::F16,
         DType::BF16 => KvDtype::Bf16,
@@ -145,7 +149,12 @@ impl Host {
     // ANCHOR: open
     /// A host over a runtime that has not been opened.
     pub(crate) fn over(runtime: Arc<Runtime>, dtype: DType, seed: u64) -> Self {
-        let names = runtime.open_pool(&spec(dtype)).expect("the pool opens");
+        Self::of(&spec(dtype), runtime, seed)
+    }
+
+    /// A host of this shape.
+    pub(crate) fn of(spec: &PoolSpec, runtime: Arc<Runtime>, seed: u64) -> Self {
+        let names = runtime.open_pool(spec).expect("the pool opens");
         let caches = names.iter().map(|(key, _)| key.id()).collect();
         let rng = ChaCha8Rng::seed_from_u64(seed);
         Self {
@@ -153,10 +162,10 @@ impl Host {
             softcap: None,
             is_causal: true,
             to_come: 0,
-            rotation: Some(usual_rotation()),
+            rotation: Some(usual_rotation(spec.max_positions)),
             caches,
             rng,
-            dtype,
+            dtype: spec.dtype,
             _names: names,
         }
     }
@@ -266,6 +275,12 @@ impl Host {
                 .expect("the pool has room");
         }
         // ANCHOR_END: batch
+        let mut places = batch.positions.clone();
+        let placed = self.runtime.place(&batch.seq_ids, new, &mut places);
+        placed.expect("the text has room");
+        for (sequence, place) in sequences.iter_mut().zip(places) {
+            sequence.places.extend(place..place + new);
+        }
         let mut steps = Vec::new();
         for layer in 0..LAYERS {
             let (queries, query_numbers) = self.random((sequences.len(), HEADS * GROUP, new, DIM));
@@ -335,6 +350,7 @@ pub(crate) fn remembered(id: usize) -> Remembered {
         keys: empty(HEADS),
         values: empty(HEADS),
         length: 0,
+        places: Vec::new(),
     }
 }
 

@@ -47,6 +47,7 @@ impl Ledger {
             classes: original.classes.clone(),
             prompt: original.prompt,
             seen: 0,
+            base: original.base,
             pages_held: 0,
             pages_peak: 0,
             overwrites: original.overwrites,

@@ -1,5 +1,5 @@
 //! What a user may set, and what is refused.
-use kv_core::{Budget, ConfigError, Geometry, PolicyConfig, schemars::JsonSchema};
+use kv_core::{Budget, ConfigError, Geometry, PolicyConfig, Positions, schemars::JsonSchema};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -70,6 +70,9 @@ pub struct DuoAttentionConfig {
     pub selection: Selection,
     /// What a streaming head sees while the prompt is read: `dense`, everything, or `streaming`, sinks and window.
     pub prompt: PromptSight,
+    /// At which positions streaming heads see their keys: `original`, where they stood in the text, or `cache-relative`, where they stand
+    /// in the cache.
+    pub positions: Positions,
 }
 
 impl Default for DuoAttentionConfig {
@@ -83,6 +86,7 @@ impl Default for DuoAttentionConfig {
             recent: None,
             selection: Selection::Exact,
             prompt: PromptSight::Dense,
+            positions: Positions::Original,
         }
     }
 }
@@ -115,6 +119,7 @@ impl PolicyConfig for DuoAttentionConfig {
         };
         Ok(DuoAttention {
             prompt: self.prompt,
+            positions: self.positions,
             retrieval: retrieval_heads(&profile.values, cut),
             sinks: self.sinks.or(profile.sinks).unwrap_or(DEFAULT_SINKS),
             recent: self.recent.or(profile.recent).unwrap_or(DEFAULT_RECENT),

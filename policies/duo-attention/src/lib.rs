@@ -7,7 +7,7 @@
 //! Which head is which is learned beforehand, one number for each of the model's `L * H` KV heads, and read from a profile
 //! in the authors' format. At run time nothing is observed. The prompt is read with full attention in every head, or, where
 //! [`DuoAttentionConfig::prompt`] says so, by streaming heads with sinks and window only; then a streaming head keeps `[0, sinks)` and `[n - recent, n)`, and while decoding its newcomer takes the slot of the oldest
-//! token of the window. Keys keep the positions they had in the text.
+//! token of the window. Keys keep the positions they had in the text, unless [`DuoAttentionConfig::positions`] says otherwise.
 //!
 //! Memory is not set by a budget but by the share of streaming heads and by their window.
 #![forbid(unsafe_code)]
@@ -17,7 +17,7 @@ mod profile;
 mod select;
 
 pub use config::{DuoAttentionConfig, NEUTRAL, PromptSight, Selection};
-use kv_core::{Growth, KeepPlan, LayerView, Needs, Policy, Room, Sight};
+use kv_core::{Growth, KeepPlan, LayerView, Needs, Policy, Positions, Room, Sight};
 
 /// Retrieval heads that keep everything, and streaming heads with sinks and a window.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +27,7 @@ pub struct DuoAttention {
     sinks: usize,
     recent: usize,
     prompt: PromptSight,
+    positions: Positions,
     /// Whether the profile is [`NEUTRAL`].
     is_neutral: bool,
 }
@@ -53,7 +54,10 @@ impl DuoAttention {
 
 impl Policy for DuoAttention {
     fn needs(&self) -> Needs {
-        Needs::NONE
+        Needs {
+            positions: self.positions,
+            ..Needs::NONE
+        }
     }
 
     fn room(&self, layer: usize, _: usize, _: usize) -> Room {

@@ -71,6 +71,7 @@ impl Case {
             recent: Some(self.recent),
             selection: Selection::Exact,
             prompt: PromptSight::Dense,
+            positions: kv_core::Positions::Original,
         };
         (folder, vec![by_sizes, by_fields])
     }

@@ -5,13 +5,13 @@
 //!
 //! The prompt is read with full attention and trimmed to `[0, sinks)` and `[n - recent, n)`; while decoding, the
 //! newcomer takes the slot of the oldest token outside the sinks. Nothing is observed, and all heads are alike.
-//! Keys keep the positions they had in the text; see the method's page in `docs/` for what that means past the trained
-//! context.
+//! Keys keep the positions they had in the text, or with `positions = "cache-relative"` stand where they do in the cache, as in the paper;
+//! see the method's page in `docs/`.
 #![forbid(unsafe_code)]
 
 use kv_core::{
-    Budget, ConfigError, Geometry, Growth, KeepPlan, LayerView, Needs, Policy, PolicyConfig, Room,
-    schemars::JsonSchema,
+    Budget, ConfigError, Geometry, Growth, KeepPlan, LayerView, Needs, Policy, PolicyConfig,
+    Positions, Room, schemars::JsonSchema,
 };
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +29,9 @@ pub struct StreamingLlmConfig {
     /// the sinks, and 512 without a budget.
     #[schemars(range(min = 1))]
     pub recent: Option<usize>,
+    /// At which positions attention sees the keys: `original`, where they stood in the text, or `cache-relative`, where they stand in the
+    /// cache, as in the paper; then a text may go on past the model's context.
+    pub positions: Positions,
 }
 
 impl Default for StreamingLlmConfig {
@@ -37,6 +40,7 @@ impl Default for StreamingLlmConfig {
         Self {
             sinks: 4,
             recent: None,
+            positions: Positions::Original,
         }
     }
 }
@@ -47,6 +51,7 @@ pub struct StreamingLlm {
     sinks: usize,
     /// `None`: what the budget leaves, which for a share of the prompt is known with the prompt only.
     recent: Option<usize>,
+    positions: Positions,
 }
 
 impl PolicyConfig for StreamingLlmConfig {
@@ -56,7 +61,11 @@ impl PolicyConfig for StreamingLlmConfig {
     type Policy = StreamingLlm;
 
     fn bind(self, geometry: &Geometry, budget: Budget) -> Result<StreamingLlm, ConfigError> {
-        let Self { sinks, recent } = self;
+        let Self {
+            sinks,
+            recent,
+            positions,
+        } = self;
         let budget_tokens = budget.fixed_tokens(geometry);
         let most = budget_tokens.unwrap_or(geometry.max_positions);
         if sinks >= most {
@@ -83,17 +92,23 @@ impl PolicyConfig for StreamingLlmConfig {
                     most - sinks
                 ),
             )),
-            Some(_) => Ok(StreamingLlm { sinks, recent }),
+            Some(_) => Ok(StreamingLlm {
+                sinks,
+                recent,
+                positions,
+            }),
             None if budget == Budget::Full => {
                 let recent = DEFAULT_RECENT.min(most - sinks);
                 Ok(StreamingLlm {
                     sinks,
                     recent: Some(recent),
+                    positions,
                 })
             }
             None => Ok(StreamingLlm {
                 sinks,
                 recent: budget_tokens.map(|tokens| tokens - sinks),
+                positions,
             }),
         }
     }
@@ -110,6 +125,7 @@ impl Policy for StreamingLlm {
     fn needs(&self) -> Needs {
         Needs {
             min_tokens: self.sinks + self.recent.unwrap_or(1),
+            positions: self.positions,
             ..Needs::NONE
         }
     }

@@ -14,6 +14,7 @@ fn a_window_alone() -> StreamingLlmConfig {
     StreamingLlmConfig {
         sinks: 0,
         recent: None,
+        ..StreamingLlmConfig::default()
     }
 }
 
@@ -22,5 +23,6 @@ fn the_perplexity_script() -> StreamingLlmConfig {
     StreamingLlmConfig {
         sinks: 1,
         recent: Some(255),
+        ..StreamingLlmConfig::default()
     }
 }

@@ -71,6 +71,7 @@ fn the_largest_that_is_allowed_is_accepted() {
             StreamingLlmConfig {
                 sinks: 63,
                 recent: None,
+                ..StreamingLlmConfig::default()
             },
             Budget::Tokens(64),
         ),
@@ -78,6 +79,7 @@ fn the_largest_that_is_allowed_is_accepted() {
             StreamingLlmConfig {
                 sinks: 4,
                 recent: Some(252),
+                ..StreamingLlmConfig::default()
             },
             Budget::Tokens(256),
         ),
@@ -85,6 +87,7 @@ fn the_largest_that_is_allowed_is_accepted() {
             StreamingLlmConfig {
                 sinks: 4095,
                 recent: Some(1),
+                ..StreamingLlmConfig::default()
             },
             Budget::Full,
         ),

@@ -34,6 +34,7 @@ impl Case {
         StreamingLlmConfig {
             sinks: self.sinks,
             recent: Some(self.recent),
+            ..StreamingLlmConfig::default()
         }
     }
 
@@ -150,6 +151,7 @@ fn each_decode_step_leaves_what_the_authors_loop_leaves() {
             let config = StreamingLlmConfig {
                 sinks,
                 recent: Some(recent),
+                ..StreamingLlmConfig::default()
             };
             let mut cache: Vec<u32> = (0..prompt).collect();
             trim(&mut cache, sinks, recent);
@@ -167,6 +169,7 @@ fn vectors_of_the_method_page() {
     let config = StreamingLlmConfig {
         sinks: 4,
         recent: Some(8),
+        ..StreamingLlmConfig::default()
     };
     let kept: Vec<u32> = (0..4).chain(12..20).collect();
     check_plan(config, Budget::Full, 20, &kept);

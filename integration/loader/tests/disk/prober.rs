@@ -98,17 +98,16 @@ impl Scorer for Prober {
 /// What it says of the tokens that a head holds.
 fn parts(view: &LayerView<'_>, head: usize) -> Vec<f32> {
     let dim = view.head_dim();
-    let keys = view.keys(head).chunks_exact(dim);
-    let values = view.values(head).chunks_exact(dim);
-    let sum = |row: &[f32]| row.iter().sum::<f32>();
-    let tokens = keys.zip(values).zip(view.output_norms(head)).enumerate();
-    let score = |(slot, ((key, value), norm)): (usize, ((&[f32], &[f32]), &f32))| {
+    let (keys, values) = (view.keys(head), view.values(head));
+    let norms = view.output_norms(head);
+    let lens = [keys.len() / dim, values.len() / dim, norms.len()];
+    assert_eq!(lens, [view.len(head); 3]);
+    let sum = |rows: &[f32], slot: usize| rows[slot * dim..][..dim].iter().sum::<f32>();
+    let score = |slot: usize| {
         let odd = f32::from(u8::from(view.position(head, slot).index() % 2 == 1));
-        sum(key) + sum(value) * norm + odd
+        sum(keys, slot) + sum(values, slot) * norms[slot] + odd
     };
-    let scores: Vec<f32> = tokens.map(score).collect();
-    assert_eq!(scores.len(), view.len(head));
-    scores
+    (0..view.len(head)).map(score).collect()
 }
 
 /// Which policy ranks.
