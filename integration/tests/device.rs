@@ -101,6 +101,24 @@ fn what_a_device_does_not_serve_is_refused_by_name() {
 }
 
 #[test]
+fn prompts_are_not_read_in_chunks_nor_keys_moved_on_a_device() {
+    let streaming = || CacheConfig::new("streaming-llm").budget(Budget::Tokens(40));
+    let cases = [
+        (streaming().prefill_chunk(64), "prefill-chunk"),
+        (
+            streaming().set("positions", "cache-relative"),
+            "cache-relative positions",
+        ),
+    ];
+    for (config, what) in cases {
+        let runtime = Runtime::on_device(config, EmulatedGpu::new());
+        let refused = runtime.open_pool(&spec(DType::F32)).err();
+        let said = refused.expect("not on a device").to_string();
+        assert!(said.contains(what) && said.contains("CPU"), "{said}");
+    }
+}
+
+#[test]
 fn caches_of_finished_turns_are_not_kept_on_a_device() {
     let config = CacheConfig::new("keep-all").keep_turns(64);
     let runtime = Runtime::on_device(config, EmulatedGpu::new());

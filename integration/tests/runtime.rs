@@ -7,8 +7,8 @@ use common::host::{
     remembered, spec,
 };
 use kv_core::{
-    Budget, ConfigError, Geometry, KeepPlan, LayerView, Needs, Policy, PolicyConfig, Positions,
-    Registry, schemars::JsonSchema,
+    Budget, ConfigError, Geometry, KeepPlan, LayerView, Needs, Observation, Policy, PolicyConfig,
+    Positions, Reduce, Reduction, Registry, schemars::JsonSchema,
 };
 use kv_hook::{KvRuntime, PoolSpec};
 use mistralrs_kv::{CacheConfig, Runtime};
@@ -64,7 +64,7 @@ struct Curious {}
 
 impl PolicyConfig for Curious {
     const NAME: &'static str = "curious";
-    const SUMMARY: &'static str = "wants cached keys at other positions";
+    const SUMMARY: &'static str = "wants cached keys at other positions, and to watch them";
     type Policy = Self;
 
     fn bind(self, _: &Geometry, _: Budget) -> Result<Self, ConfigError> {
@@ -76,6 +76,11 @@ impl Policy for Curious {
     fn needs(&self) -> Needs {
         Needs {
             positions: Positions::CacheRelative,
+            observation: Observation::Rows,
+            reduction: Reduction {
+                queries: Reduce::Sum,
+                ..Reduction::MEAN
+            },
             ..Needs::NONE
         }
     }
@@ -88,7 +93,12 @@ fn a_policy_that_needs_more_than_the_runtime_has_is_refused_by_name() {
     let mut registry = Registry::default();
     registry.add::<Curious>();
     let message = refusal(CacheConfig::new("curious").registry(registry), |_| ());
-    for part in ["curious", "cache-relative positions", "original positions"] {
+    for part in [
+        "curious",
+        "cache-relative positions",
+        "every decode step",
+        "one of the two",
+    ] {
         assert!(message.contains(part), "{part:?} in {message:?}");
     }
 }
