@@ -38,13 +38,9 @@ impl Engine {
             let (rows, said): &mut (Vec<Vec<f32>>, Vec<u32>) = &mut steps;
             let forced = forced.as_ref().and_then(|tokens| tokens.get(said.len()));
             let token = forced.copied().unwrap_or_else(|| argmax(&row));
-            let mut only = vec![f32::NEG_INFINITY; row.len()];
-            if let Some(logit) = only.get_mut(token as usize) {
-                *logit = 0.0;
-            }
             rows.push(row);
             said.push(token);
-            Tensor::from_vec(only, logits.shape(), logits.device())
+            saying(token, logits)
         };
         let request = Request::greedy(prompt, tokens).with_logits(look);
         let answer = self.generate(request).await?;
@@ -56,6 +52,16 @@ impl Engine {
             tokens,
         })
     }
+}
+
+/// Logits in place of `logits` with which the model says `token` and nothing else.
+pub(crate) fn saying(token: u32, logits: &Tensor) -> candle_core::Result<Tensor> {
+    let mut only = vec![f32::NEG_INFINITY; logits.elem_count()];
+    let Some(logit) = only.get_mut(token as usize) else {
+        candle_core::bail!("token {token} of a vocabulary of {}", only.len());
+    };
+    *logit = 0.0;
+    Tensor::from_vec(only, logits.shape(), logits.device())
 }
 
 /// The most likely token; of equal ones the first.
@@ -162,7 +168,7 @@ fn divergence(p: &[f32], q: &[f32]) -> f64 {
     if sum < 0.0 { 0.0 } else { sum }
 }
 
-fn log_softmax(logits: &[f32]) -> Vec<f64> {
+pub(crate) fn log_softmax(logits: &[f32]) -> Vec<f64> {
     let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let shifted: Vec<f64> = logits.iter().map(|&x| f64::from(x - highest)).collect();
     let log_sum = shifted.iter().map(|x| x.exp()).sum::<f64>().ln();

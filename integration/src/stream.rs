@@ -1,5 +1,5 @@
 //! How well a model goes on with a text, token by token to its end.
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Tensor};
@@ -7,7 +7,10 @@ use either::Either;
 use mistralrs_core::{Request as EngineRequest, TokenizationRequest};
 use tokio::sync::mpsc::channel;
 
-use crate::{Engine, Prompt, Request};
+use crate::{
+    Engine, Prompt, Request,
+    compare::{log_softmax, saying},
+};
 
 impl Engine {
     /// A text's tokens, without any that mark its beginning.
@@ -61,7 +64,7 @@ impl Engine {
         );
         let behind = text[prompt..].to_vec();
         let tokens = behind.len();
-        let count = std::sync::Arc::new(Mutex::new(0));
+        let count = Arc::new(Mutex::new(0));
         let (seen, each) = (count.clone(), Mutex::new(each));
         let look = move |logits: &Tensor, _: &[u32]| {
             let row: Vec<f32> = logits.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
@@ -70,14 +73,10 @@ impl Engine {
                 return Ok(logits.clone());
             };
             *said += 1;
-            let mut only = vec![f32::NEG_INFINITY; row.len()];
-            let Some(logit) = only.get_mut(token as usize) else {
-                candle_core::bail!("token {token} of a vocabulary of {}", row.len());
-            };
-            *logit = 0.0;
+            let next = saying(token, logits)?;
             let mut each = each.lock().unwrap_or_else(PoisonError::into_inner);
             each(surprise(&row, token as usize));
-            Tensor::from_vec(only, logits.shape(), logits.device())
+            Ok(next)
         };
         let prompt = Prompt::Tokens(text[..prompt].to_vec());
         self.generate(Request::greedy(prompt, tokens).with_logits(look))
@@ -89,9 +88,7 @@ impl Engine {
 
 /// `-ln p` of a token by these logits, in nats.
 fn surprise(logits: &[f32], token: usize) -> f64 {
-    let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let exponents = logits.iter().map(|&x| f64::from(x - highest).exp());
-    exponents.sum::<f64>().ln() - f64::from(logits[token] - highest)
+    -log_softmax(logits)[token]
 }
 
 #[cfg(test)]

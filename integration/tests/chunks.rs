@@ -4,18 +4,15 @@ mod common;
 use candle_core::DType;
 use common::{
     compressed,
-    desk::{Desk, settle},
+    desk::{Desk, assert_same, last_report, say, settle},
     host::{DIM, GROUP, HEADS, Host, LAYERS, Remembered, expected, relative_error, remembered},
 };
-use kv_core::{Budget, SequenceReport};
+use kv_core::Budget;
 use kv_hook::KvRuntime;
-use mistralrs_kv::{CacheConfig, Engine, PoolSize, Prompt, Request, RequestCache, Trace, policy};
+use mistralrs_kv::{CacheConfig, PoolSize, Prompt, Request, RequestCache, policy};
 
 const BUDGET: usize = 20;
 const CHUNKS: [usize; 4] = [50, 33, 2, 40];
-/// Relative to the largest logit of a row: the products are of other shapes, so their sums may come in another order.
-const BOUND: f32 = 1e-4;
-
 /// Of the tokens held, oldest first, those that stay in one head of a layer.
 type Rule = fn(&[usize], &[f32]) -> Vec<usize>;
 
@@ -165,28 +162,6 @@ const EACH: [&str; 6] = [
     "streaming-llm",
 ];
 
-async fn say(engine: &Engine, text: &[u32], tokens: usize) -> Trace {
-    let trace = engine.trace(Prompt::Tokens(text.to_vec()), tokens, None);
-    let trace = trace.await.expect("answers");
-    settle(engine);
-    trace
-}
-
-fn last_report(engine: &Engine) -> SequenceReport {
-    let runtime = engine.runtime().expect("a policy");
-    runtime.take_ended().pop().expect("a report")
-}
-
-fn assert_same(trace: &Trace, expected: &Trace, what: &str) {
-    assert_eq!(trace.tokens, expected.tokens, "{what}");
-    for (row, expected) in trace.logits.iter().zip(&expected.logits) {
-        let largest = expected.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
-        for (a, b) in row.iter().zip(expected) {
-            assert!((a - b).abs() <= BOUND * largest, "{what}: {a} and {b}");
-        }
-    }
-}
-
 /// A policy that plans when the whole prompt is there keeps what it keeps of a prompt that is read at once; one that plans after each chunk
 /// never holds more than its budget and a chunk; one that can do neither is refused by its name.
 #[tokio::test(flavor = "multi_thread")]
@@ -233,7 +208,8 @@ async fn every_policy_reads_in_chunks_or_says_why_not() {
         let whole = last_report(&at_once);
         assert_eq!(report.kept, whole.kept, "{what}");
         if is_same {
-            assert_same(&trace, &expected, &what);
+            let at_once = (&expected.tokens[..], &expected.logits[..]);
+            assert_same((&trace.tokens, &trace.logits), at_once, &what);
         } else {
             let chunk = geometry.kv_heads * (CHUNK.div_ceil(geometry.block) + 1);
             let most = whole.pages_held_peak + chunk;

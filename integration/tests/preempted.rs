@@ -3,31 +3,14 @@ mod common;
 
 use common::{
     compressed,
-    desk::{Desk, settle},
+    desk::{Desk, assert_same, settle, stats},
 };
-use mistralrs_kv::{CacheConfig, Engine, PoolSize, Prompt, Stats, Trace};
+use mistralrs_kv::{CacheConfig, PoolSize, Prompt};
 
 const SEQUENCES: u64 = 8;
 const PROMPT: usize = 120;
 const SAID: usize = 420;
 const ANSWER: usize = 4;
-/// Relative to the largest logit of a row: the products are of other shapes, so their sums may come in another order.
-const BOUND: f32 = 1e-4;
-
-fn stats(engine: &Engine) -> Stats {
-    let runtime = engine.runtime().expect("a policy");
-    runtime.stats().expect("open")
-}
-
-fn assert_same(trace: &Trace, expected: &Trace, what: &str) {
-    assert_eq!(trace.tokens, expected.tokens, "{what}");
-    for (row, expected) in trace.logits.iter().zip(&expected.logits) {
-        let largest = expected.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
-        for (a, b) in row.iter().zip(expected) {
-            assert!((a - b).abs() <= BOUND * largest, "{what}: {a} and {b}");
-        }
-    }
-}
 
 /// Under methods that append what is generated the pool runs out while eight answers grow. Whoever has to wait says in the end what it says
 /// where nobody else is.
@@ -63,7 +46,9 @@ async fn who_lost_its_pages_goes_on_as_if_nothing_had_been() {
             let (prompt, behind) = said(stream);
             let prompt = Prompt::Tokens(prompt);
             let trace = alone.trace(prompt, SAID + ANSWER, Some(behind)).await;
-            assert_same(together, &trace.expect("answers"), &what);
+            let trace = trace.expect("answers");
+            let expected = (&trace.tokens[..], &trace.logits[..]);
+            assert_same((&together.tokens, &together.logits), expected, &what);
         }
     }
 }

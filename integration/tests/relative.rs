@@ -5,7 +5,7 @@ mod common;
 use attention_kernels::oracle;
 use candle_core::DType;
 use common::{
-    desk::{Desk, settle},
+    desk::{Desk, settle, stats},
     host::{
         DIM, GROUP, HEADS, Host, LAYERS, Remembered, SCALE, relative_error, remembered, spec,
         stored_as,
@@ -13,7 +13,7 @@ use common::{
 };
 use kv_core::Budget;
 use kv_hook::{KvRuntime, PoolSpec};
-use mistralrs_kv::{CacheConfig, Engine, Prompt, Runtime, Stats};
+use mistralrs_kv::{CacheConfig, Prompt, Request, RequestCache, Runtime};
 
 const SINKS: usize = 4;
 const BUDGET: usize = 52;
@@ -208,11 +208,6 @@ fn streaming_heads_may_be_relative_beside_others() {
     }
 }
 
-fn stats(engine: &Engine) -> Stats {
-    let runtime = engine.runtime().expect("a policy");
-    runtime.stats().expect("open")
-}
-
 /// The engine's model has 4,096 positions: prompts, answers and conversations go on past them, with the same pages.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_engine_reads_and_writes_past_its_context() {
@@ -267,4 +262,17 @@ async fn heads_and_a_chunk_share_the_models_positions() {
         error.contains("4000 tokens") && error.contains("at most 3584"),
         "{error}"
     );
+    // A request may ask for a budget of its own, and is held to the same.
+    let engine = desk.start(relative("streaming-llm")).await;
+    let ask = |tokens| {
+        let own = RequestCache {
+            budget: Some(Budget::Tokens(tokens)),
+            ..RequestCache::default()
+        };
+        let prompt = Prompt::Tokens(desk.text(4, 6000));
+        engine.generate(Request::greedy(prompt, 3).with_cache(own))
+    };
+    let error = ask(4095).await.expect_err("too much").to_string();
+    assert!(error.contains("4095 tokens"), "{error}");
+    ask(1000).await.expect("is read in chunks");
 }

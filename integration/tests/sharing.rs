@@ -3,10 +3,10 @@ mod common;
 
 use common::{
     compressed,
-    desk::{Desk, settle},
+    desk::{Desk, settle, stats},
 };
 use kv_core::Budget;
-use mistralrs_kv::{CacheConfig, Engine, Prompt, Request, RequestCache, Stats, policy};
+use mistralrs_kv::{CacheConfig, Engine, Prompt, Request, RequestCache, policy};
 
 const PREFIX: usize = 200;
 const QUESTION: usize = 7;
@@ -45,11 +45,6 @@ async fn answer(engine: &Engine, text: Vec<u32>) -> String {
     let answer = engine.generate(request(text)).await.expect("answers");
     settle(engine);
     answer.text
-}
-
-fn stats(engine: &Engine) -> Stats {
-    let runtime = engine.runtime().expect("a policy");
-    runtime.stats().expect("open")
 }
 
 fn all_policies() -> Vec<CacheConfig> {

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use common::{
     compressed,
-    desk::{Desk, settle},
+    desk::{Desk, assert_same, last_report, say, settle},
 };
-use kv_core::{Budget, SequenceReport};
+use kv_core::Budget;
 use mistralrs_kv::{
     CacheConfig, Engine, PoolSize, Prompt, Request, RequestCache, Reuse, Trace, policy,
 };
@@ -16,16 +16,6 @@ const FIRST: usize = 150;
 const SAID: usize = 9;
 const NEW: usize = 12;
 const ANSWER: usize = 5;
-/// Relative to the largest logit of a row: the products are of other shapes, so their sums may come in another order.
-const BOUND: f32 = 1e-4;
-
-async fn say(engine: &Engine, text: &[u32], tokens: usize) -> Trace {
-    let trace = engine.trace(Prompt::Tokens(text.to_vec()), tokens, None);
-    let trace = trace.await.expect("answers");
-    settle(engine);
-    trace
-}
-
 /// Has `tokens` said behind `text`, and then `more` of the model's own.
 async fn hear(engine: &Engine, text: &[u32], tokens: &[u32], more: usize) -> Trace {
     let prompt = Prompt::Tokens(text.to_vec());
@@ -38,11 +28,6 @@ async fn hear(engine: &Engine, text: &[u32], tokens: &[u32], more: usize) -> Tra
 fn reuse(engine: &Engine) -> Reuse {
     let stats = engine.runtime().expect("a policy").stats();
     stats.expect("open").reuse
-}
-
-fn last_report(engine: &Engine) -> SequenceReport {
-    let runtime = engine.runtime().expect("a policy");
-    runtime.take_ended().pop().expect("a report")
 }
 
 /// Has something said, and returns the text so far with something new behind it.
@@ -75,14 +60,9 @@ async fn the_next_turn_goes_on_as_if_all_had_been_generated() {
         let other = desk.start(cache).await;
         let (prompt, behind) = text.split_at(FIRST);
         let expected = hear(&other, prompt, behind, ANSWER).await;
-        assert_eq!(second.tokens, expected.tokens[behind.len()..], "{what}");
-        let rows = second.logits.iter().zip(&expected.logits[behind.len()..]);
-        for (row, expected) in rows {
-            let largest = expected.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
-            for (a, b) in row.iter().zip(expected) {
-                assert!((a - b).abs() <= BOUND * largest, "{what}: {a} and {b}");
-            }
-        }
+        let new = behind.len();
+        let expected = (&expected.tokens[new..], &expected.logits[new..]);
+        assert_same((&second.tokens, &second.logits), expected, &what);
         let report = last_report(&other);
         assert_eq!(held.kept, report.kept, "{what}");
         assert_eq!(held.cached_tokens, report.cached_tokens, "{what}");

@@ -146,6 +146,11 @@ impl Demand {
         pins.count_below(last)
     }
 
+    /// As [`Demand::pages`], with the pins to reckon with.
+    pub(crate) fn pages_with(&self, geometry: &Geometry, tokens: usize, pins: &Pins) -> usize {
+        self.pages(geometry, tokens, self.pinned(geometry, tokens, pins))
+    }
+
     /// Pages that such a sequence needs while its prompt is read in chunks of `chunk` tokens, and after that: where each is compressed, room
     /// for one chunk in one layer besides; where the last one is waited for, in every layer what the whole text takes.
     #[must_use]

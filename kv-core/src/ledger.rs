@@ -289,8 +289,7 @@ impl Ledger {
             return Err(CacheError::AlreadyOpen(seq));
         }
         let mut reservation = self.pool.reservation();
-        let pinned = demand.pinned(&self.geometry, tokens, pins);
-        let wanted = demand.pages(&self.geometry, tokens, pinned);
+        let wanted = demand.pages_with(&self.geometry, tokens, pins);
         reservation.grow(wanted)?;
         let heads = (0..self.geometry.heads())
             .map(|_| HeadTable::new(self.geometry.block))
@@ -320,15 +319,8 @@ impl Ledger {
     ///
     /// [`CacheError::Full`] if the pool cannot promise that much, [`CacheError::UnknownSequence`]; nothing has changed then.
     pub fn reserve(&mut self, seq: SeqId, tokens: usize) -> Result<(), CacheError> {
-        let sequence = self
-            .sequences
-            .get_mut(&seq)
-            .ok_or(CacheError::UnknownSequence(seq))?;
-        let pinned = sequence
-            .demand
-            .pinned(&self.geometry, tokens, &sequence.pins);
-        let wanted = sequence.demand.pages(&self.geometry, tokens, pinned);
-        sequence.promise(Some(wanted.max(sequence.wanted.unwrap_or(0))))
+        let Sequence { demand, pins, .. } = self.sequence(seq)?;
+        self.reserve_pages(seq, demand.pages_with(&self.geometry, tokens, pins))
     }
 
     /// Gives back what was promised to a sequence beyond what it holds: nobody is about to make it longer.
@@ -353,10 +345,7 @@ impl Ledger {
     ///
     /// [`CacheError::Full`] if the pool cannot promise that much, [`CacheError::UnknownSequence`]; nothing has changed then.
     pub fn reserve_pages(&mut self, seq: SeqId, pages: usize) -> Result<(), CacheError> {
-        let sequence = self
-            .sequences
-            .get_mut(&seq)
-            .ok_or(CacheError::UnknownSequence(seq))?;
+        let sequence = self.of(seq)?;
         sequence.promise(Some(pages.max(sequence.wanted.unwrap_or(0))))
     }
 
@@ -372,16 +361,12 @@ impl Ledger {
         tokens: usize,
         is_whole: bool,
     ) -> Result<(), CacheError> {
-        let sequence = self
-            .sequences
-            .get_mut(&seq)
-            .ok_or(CacheError::UnknownSequence(seq))?;
+        let geometry = self.geometry;
+        let sequence = self.of(seq)?;
         sequence.prompt = tokens;
         if is_whole {
-            let pinned = sequence
-                .demand
-                .pinned(&self.geometry, sequence.seen, &sequence.pins);
-            let wanted = sequence.demand.pages(&self.geometry, sequence.seen, pinned);
+            let Sequence { demand, pins, .. } = &*sequence;
+            let wanted = demand.pages_with(&geometry, sequence.seen, pins);
             sequence.wanted = Some(wanted);
             sequence.reservation.keep(sequence.due(wanted));
         }
@@ -540,6 +525,11 @@ impl Ledger {
             self.sequences.values_mut().for_each(Sequence::settle);
         }
         Some(report)
+    }
+
+    fn of(&mut self, seq: SeqId) -> Result<&mut Sequence, CacheError> {
+        let sequence = self.sequences.get_mut(&seq);
+        sequence.ok_or(CacheError::UnknownSequence(seq))
     }
 
     /// Closes every sequence.

@@ -79,18 +79,24 @@ fn world(rng: &mut ChaCha8Rng, shape: &Shape) -> World {
     World::new(rng, layout, shape.dtype, &rows)
 }
 
+/// A call of this shape.
+fn call<'a>(shape: &Shape, queries: &'a [f32], heads: &'a [HeadSlots<'a>]) -> AttendArgs<'a> {
+    AttendArgs {
+        queries,
+        heads,
+        group: shape.group,
+        scale: usual_scale(shape.head_dim),
+        softcap: shape.softcap,
+    }
+}
+
 /// Queries of `magnitude`, the error of the result, and the largest score.
 fn error_of(rng: &mut ChaCha8Rng, shape: &Shape, magnitude: f32) -> (f64, f64) {
     let world = world(rng, shape);
     let elements = shape.lengths.len() * shape.group * shape.head_dim;
     let queries = random_queries(rng, elements, magnitude);
-    let args = AttendArgs {
-        queries: &queries,
-        heads: &world.slots(),
-        group: shape.group,
-        scale: usual_scale(shape.head_dim),
-        softcap: shape.softcap,
-    };
+    let slots = world.slots();
+    let args = call(shape, &queries, &slots);
     let out = attend(&world.store, &args).expect("a sound call");
     worst_error(&args, &world.heads, &out)
 }
@@ -376,13 +382,8 @@ fn tokens_in_front_have_queries_of_their_own() {
         let elements = shape.lengths.len() * shape.group * shape.head_dim;
         let queries = random_queries(&mut rng, elements, 3.0);
         let others = random_queries(&mut rng, elements, 3.0);
-        let args = AttendArgs {
-            queries: &queries,
-            heads: &world.slots(),
-            group: shape.group,
-            scale: usual_scale(shape.head_dim),
-            softcap: shape.softcap,
-        };
+        let slots = world.slots();
+        let args = call(&shape, &queries, &slots);
         let mut out = vec![0.0; elements];
         let mut run = |tokens: &[usize]| {
             let front = Front {
@@ -453,13 +454,8 @@ fn a_front_may_end_in_any_chunk() {
     let elements = 4 * 3 * 64;
     let queries = random_queries(&mut rng, elements, 3.0);
     let others = random_queries(&mut rng, elements, 3.0);
-    let args = AttendArgs {
-        queries: &queries,
-        heads: &world.slots(),
-        group: 3,
-        scale: usual_scale(64),
-        softcap: None,
-    };
+    let slots = world.slots();
+    let args = call(&shape, &queries, &slots);
     let tokens = [4, CHUNK_TOKENS, CHUNK_TOKENS + 1, 2 * CHUNK_TOKENS + 100];
     let front = Front {
         queries: &others,

@@ -3,6 +3,8 @@
 //! The first chunk is read as a prompt. Each that follows is entered behind what the heads hold and attends to that and to itself; then,
 //! where the policy compresses chunk by chunk, what is held is planned anew. A policy that observes the end of the prompt plans after the
 //! last chunk, and all is held until then.
+use std::time::Instant;
+
 use attention_kernels::{
     AttendArgs, HeadSlots, PageStore, PromptArgs, RowWrite, attend_into, observe, write,
 };
@@ -250,6 +252,7 @@ impl HostBackend {
         let tables = tables.map_err(cache_error)?;
         let sequence = pass.ledger.sequence(pass.seq(index));
         let base = sequence.map_err(cache_error)?.base();
+        let relative = pass.relative();
         let mut asking = Vec::new();
         let mut heads = Vec::with_capacity(tokens * tables.len());
         let mut queries = Vec::with_capacity(tokens * query_heads * dim);
@@ -260,12 +263,14 @@ impl HostBackend {
                 pages: table.page_ids(),
                 len: len(table),
             }));
-            asking.extend(tables.iter().map(|table| Asking {
-                table,
-                len: len(table),
-                position: span.first + token,
-                base,
-            }));
+            if relative.is_some() {
+                asking.extend(tables.iter().map(|table| Asking {
+                    table,
+                    len: len(table),
+                    position: span.first + token,
+                    base,
+                }));
+            }
             for head in all.chunks_exact(rows.tokens * dim) {
                 queries.extend_from_slice(&head[token * dim..(token + 1) * dim]);
             }
@@ -278,9 +283,9 @@ impl HostBackend {
             softcap: pass.call.softcap,
         };
         let mut out = vec![0.0; queries.len()];
-        let start = std::time::Instant::now();
+        let start = Instant::now();
         let buffers = &mut self.buffers;
-        match pass.relative() {
+        match relative {
             Some(rotation) => {
                 buffers.attend_relative(&self.store, (&args, &rotation), &asking, &mut out)?;
             }
@@ -316,10 +321,10 @@ impl HostBackend {
             reads.values || reads.output_norms,
         );
         let seq = pass.seq(index);
-        let start = std::time::Instant::now();
+        let start = Instant::now();
         let held = Held::read(&self.store, pass, seq, is_read)?;
         let scores = observe_held(pass, rows, &held, (index, span))?;
-        let parts = Parts::of_held(pass, (held.keys.clone(), &held.values), held.rows)?;
+        let parts = Parts::of_held(pass, (&held.keys, &held.values), held.rows)?;
         let shown = parts.shown(pass, held.rows);
         let positions: Vec<&[Position]> = held.positions.iter().map(Vec::as_slice).collect();
         let mut view = pass
@@ -355,13 +360,16 @@ fn observe_held(
         geometry, needs, ..
     } = pass.opened;
     let (dim, query_heads) = (geometry.head_dim, geometry.kv_heads * geometry.group);
-    let mut queries = vec![0.0; query_heads * held.rows * dim];
-    let all = rows.queries_of(index, geometry);
-    let new = span.compressed * dim;
-    let heads = queries.chunks_exact_mut((held.rows * dim).max(1));
-    for (to, from) in heads.zip(all.chunks_exact(rows.tokens * dim)) {
-        let first = to.len() - new;
-        to[first..].copy_from_slice(&from[..new]);
+    let mut queries = Vec::new();
+    if needs.chunks() != Chunks::Each {
+        queries.resize(query_heads * held.rows * dim, 0.0);
+        let all = rows.queries_of(index, geometry);
+        let new = span.compressed * dim;
+        let heads = queries.chunks_exact_mut(held.rows * dim);
+        for (to, from) in heads.zip(all.chunks_exact(rows.tokens * dim)) {
+            let first = to.len() - new;
+            to[first..].copy_from_slice(&from[..new]);
+        }
     }
     let args = PromptArgs {
         queries: &queries,

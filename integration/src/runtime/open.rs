@@ -19,7 +19,7 @@ use super::{
     machine::{Memory, Place},
     parking::Parking,
     parts::Sources,
-    relative::{default_chunk, is_endless},
+    relative::is_endless,
     terms::Terms,
 };
 use crate::{CacheConfig, StartError};
@@ -31,15 +31,12 @@ impl Runtime {
         let config = &self.config;
         let dtype = storage(spec, config, &place)?;
         let geometry = geometry(spec, dtype)?;
-        let mut terms = Terms::new(config, &geometry)?;
+        let terms = Terms::new(config, &geometry)?;
         let needs = terms.needs;
         check_needs(&config.policy, &needs, &place)?;
         check_sight(&config.policy, &terms, &geometry, &place)?;
         check_chunks(config, &terms, &place)?;
         let is_endless = is_endless(&terms, &geometry);
-        if is_endless {
-            terms.chunk = Some(default_chunk(config, &terms, &geometry)?);
-        }
         let idle = Idle::new(keep_turns(config, &place)?, geometry.page_bytes());
         if needs.reads.rotation || needs.positions == Positions::CacheRelative {
             kv_hook::want_rotation();

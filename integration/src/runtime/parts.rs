@@ -120,7 +120,7 @@ impl Parts {
     /// What a plan reads of the rows that a layer holds, `[H, rows, D]`.
     pub(super) fn of_held(
         pass: &mut Pass<'_>,
-        (keys, values): (Vec<f32>, &[f32]),
+        (keys, values): (&[f32], &[f32]),
         rows: usize,
     ) -> Result<Self> {
         let Reads {
@@ -145,7 +145,7 @@ impl Parts {
             }
         };
         let parts = Self {
-            keys: reads_keys.then_some(keys),
+            keys: reads_keys.then(|| keys.to_vec()),
             values: reads_values.then(|| values.to_vec()),
             output_norms: norms,
             ..Self::default()

@@ -509,24 +509,21 @@ fn end_prompt<B: Backend + ?Sized>(
 
 /// The attention over prompts, with that of later chunks in its place.
 fn put_in(dense: Tensor, chunks: &[(usize, Tensor)]) -> Result<Tensor> {
-    let mut all = dense;
-    for (index, chunk) in chunks {
-        let (sequences, tokens) = (all.dim(0)?, all.dim(2)?);
-        let read = chunk.dim(2)?;
-        let one = all.narrow(0, *index, 1)?;
-        let chunk = chunk.to_dtype(all.dtype())?;
-        let behind = one.narrow(2, read, tokens - read)?;
-        let one = Tensor::cat(&[&chunk, &behind], 2)?;
-        let before = all.narrow(0, 0, *index)?;
-        let after = all.narrow(0, index + 1, sequences - index - 1)?;
-        let parts = [&before, &one, &after];
-        let parts: Vec<&Tensor> = parts
-            .into_iter()
-            .filter(|part| part.elem_count() > 0)
-            .collect();
-        all = Tensor::cat(&parts, 0)?;
+    if chunks.is_empty() {
+        return Ok(dense);
     }
-    Ok(all)
+    let (sequences, _, tokens, _) = dense.dims4()?;
+    let row = |index| {
+        let one = dense.narrow(0, index, 1)?;
+        let Some((_, chunk)) = chunks.iter().find(|(of, _)| *of == index) else {
+            return Ok(one);
+        };
+        let read = chunk.dim(2)?;
+        let behind = one.narrow(2, read, tokens - read)?;
+        Tensor::cat(&[&chunk.to_dtype(dense.dtype())?, &behind], 2)
+    };
+    let rows: Vec<Tensor> = (0..sequences).map(row).collect::<Result<_>>()?;
+    Tensor::cat(&rows, 0)
 }
 
 /// Reads the last tokens of every prompt through its compressed cache, one after the other, as if they were decoded.

@@ -12,14 +12,14 @@ use std::sync::Arc;
 
 use candle_core::{Result, bail};
 use kv_core::{
-    ConfigError, Geometry, Growth, HeadTable, Position, Positions, Room, Rotation, SeqId, Sequence,
+    ConfigError, Geometry, Growth, HeadTable, Positions, Room, Rotation, SeqId, Sequence,
 };
 
 use super::{
     Runtime, State, Terms, parts,
     pass::{Pass, cache_error},
 };
-use crate::{CacheConfig, StartError};
+use crate::CacheConfig;
 
 /// How far the sum of two turns may be from the turn of the sum: engines work their tables out in single precision.
 const TABLES: f32 = 5e-3;
@@ -40,16 +40,16 @@ fn room_of(terms: &Terms, geometry: &Geometry, layer: usize) -> usize {
     }
 }
 
-/// Tokens of a chunk where texts are endless and nobody says: half of the positions, or what the heads leave of them.
+/// Tokens of a chunk where texts are endless: what the configuration says, else half of the positions, or what the heads leave of them.
 ///
 /// # Errors
 ///
-/// [`StartError::Config`] if the heads leave no room for a chunk.
-pub(super) fn default_chunk(
+/// [`ConfigError::Budget`] if the heads leave no room for a chunk.
+pub(super) fn endless_chunk(
     config: &CacheConfig,
     terms: &Terms,
     geometry: &Geometry,
-) -> std::result::Result<usize, StartError> {
+) -> std::result::Result<usize, ConfigError> {
     let all = geometry.max_positions;
     let room = (0..geometry.layers).map(|layer| room_of(terms, geometry, layer));
     let room = room.max().unwrap_or(0) + config.pin_prefix as usize;
@@ -59,14 +59,14 @@ pub(super) fn default_chunk(
         chunk => chunk,
     };
     if most < terms.least_chunk() || wanted > most {
-        return Err(StartError::Config(ConfigError::Budget {
-            value: format!("{} ({room} tokens per KV head)", config.budget),
+        return Err(ConfigError::Budget {
+            value: format!("{} ({room} tokens per KV head)", terms.budget),
             allowed: format!(
                 "with `positions = \"cache-relative\"`, at most {} tokens per KV head: the heads and a chunk of {wanted} tokens share the \
                  model's {all} positions",
                 all - wanted.clamp(terms.least_chunk(), all)
             ),
-        }));
+        });
     }
     Ok(wanted)
 }
@@ -178,7 +178,7 @@ impl Runtime {
         if end - base <= positions {
             return Ok(base);
         }
-        let by = least_evicted(sequence) - base;
+        let by = least_evicted(sequence).saturating_sub(base);
         let Some((_, rotation)) = state.rotation.clone().filter(|_| by > 0) else {
             return Ok(base); // the engine ends it where its positions do
         };
@@ -189,12 +189,8 @@ impl Runtime {
     }
 }
 
-/// Tokens that every head of a sequence has let go of.
+/// Tokens that every head of a sequence has let go of, between two passes.
 fn least_evicted(sequence: &Sequence) -> usize {
-    let evicted = |table: &HeadTable| {
-        let newest = table.positions().iter().max();
-        newest.map_or(0, |&Position(newest)| newest as usize + 1 - table.len())
-    };
-    let least = sequence.heads().iter().map(evicted).min();
-    least.unwrap_or(0).max(sequence.base())
+    let most = sequence.heads().iter().map(HeadTable::len).max();
+    sequence.seen() - most.unwrap_or(0)
 }

@@ -12,7 +12,10 @@ use mistralrs_core::Response;
 use parking_lot::Mutex;
 use tokio::sync::mpsc::{Sender, WeakSender};
 
-use super::chunks;
+use super::{
+    chunks,
+    relative::{endless_chunk, is_endless},
+};
 use crate::{CacheConfig, StartError};
 
 /// What one request asks of its cache, where that differs from what the engine was started with.
@@ -38,7 +41,7 @@ pub(crate) struct Terms {
     /// Tokens that are compressed by themselves, for others that begin with them.
     pub(super) prefix: Option<usize>,
     /// Tokens of a chunk, where prompts are read in chunks.
-    pub(super) chunk: Option<usize>,
+    chunk: Option<usize>,
 }
 
 impl Terms {
@@ -111,14 +114,18 @@ impl Terms {
         let policy = config
             .registry
             .build(&config.policy, fields, geometry, budget)?;
-        Ok(Self {
+        let mut terms = Self {
             needs: policy.needs(),
             policy: Arc::from(policy),
             budget,
             pins: prefix(config.pin_prefix),
             prefix: None,
             chunk: Some(config.prefill_chunk).filter(|&chunk| chunk > 0),
-        })
+        };
+        if is_endless(&terms, geometry) {
+            terms.chunk = Some(endless_chunk(config, &terms, geometry)?);
+        }
+        Ok(terms)
     }
 
     /// Whether an engine that observes what `other` needs observes enough for it, too: what is observed is the same for

@@ -1,7 +1,10 @@
 //! A random model, random texts, and engines on that model.
 use std::time::Duration;
 
-use mistralrs_kv::{CacheConfig, Engine, EngineConfig, KvDtype, PoolSize, StartError};
+use kv_core::SequenceReport;
+use mistralrs_kv::{
+    CacheConfig, Engine, EngineConfig, KvDtype, PoolSize, Prompt, StartError, Stats, Trace,
+};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -56,6 +59,44 @@ impl Desk {
         };
         config.start().await
     }
+}
+
+/// Relative to the largest logit of a row: the products are of other shapes, so their sums may come in another order.
+const BOUND: f32 = 1e-4;
+
+/// Refuses answers that differ in a token, or in a logit by more than rounding explains.
+pub(crate) fn assert_same(
+    (tokens, logits): (&[u32], &[Vec<f32>]),
+    (expected, expected_logits): (&[u32], &[Vec<f32>]),
+    what: &str,
+) {
+    assert_eq!(tokens, expected, "{what}");
+    for (row, expected) in logits.iter().zip(expected_logits) {
+        let largest = expected.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
+        for (a, b) in row.iter().zip(expected) {
+            assert!((a - b).abs() <= BOUND * largest, "{what}: {a} and {b}");
+        }
+    }
+}
+
+/// What an engine's cache is doing.
+pub(crate) fn stats(engine: &Engine) -> Stats {
+    let runtime = engine.runtime().expect("a policy");
+    runtime.stats().expect("open")
+}
+
+/// What the sequence held that ended last.
+pub(crate) fn last_report(engine: &Engine) -> SequenceReport {
+    let runtime = engine.runtime().expect("a policy");
+    runtime.take_ended().pop().expect("a report")
+}
+
+/// What the model says behind `text`.
+pub(crate) async fn say(engine: &Engine, text: &[u32], tokens: usize) -> Trace {
+    let trace = engine.trace(Prompt::Tokens(text.to_vec()), tokens, None);
+    let trace = trace.await.expect("answers");
+    settle(engine);
+    trace
 }
 
 /// The engine gives pages back after it has sent the last token.

@@ -78,10 +78,8 @@ impl Ledger {
         }
         let Parked { mut sequence } = *parked;
         let back = |sequence| Box::new(Parked { sequence });
-        let pinned = sequence
-            .demand
-            .pinned(&self.geometry, tokens, &sequence.pins);
-        let wanted = sequence.demand.pages(&self.geometry, tokens, pinned);
+        let Sequence { demand, pins, .. } = &sequence;
+        let wanted = demand.pages_with(&self.geometry, tokens, pins);
         let wanted = wanted.max(sequence.pages_held);
         if let Err(full) = sequence.reservation.grow(wanted) {
             return Err((back(sequence), full.into()));

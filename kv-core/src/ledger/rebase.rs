@@ -21,10 +21,7 @@ impl Ledger {
     /// [`CacheError::UnknownSequence`]; [`CacheError::Full`] only if pages that others hold, too, have to be copied and nothing was
     /// promised for that. Nothing has changed then.
     pub fn rebase(&mut self, seq: SeqId, by: usize) -> Result<Rebased, CacheError> {
-        let sequence = self
-            .sequences
-            .get_mut(&seq)
-            .ok_or(CacheError::UnknownSequence(seq))?;
+        let sequence = self.of(seq)?;
         let copies = sequence.heads.iter().map(HeadTable::shared_pages).sum();
         sequence.reservation.ensure(copies)?;
         let mut rebased = Rebased::default();

@@ -110,9 +110,4 @@ impl Ledger {
         copy.promise(copy.wanted)?;
         Err(full)
     }
-
-    fn of(&mut self, seq: SeqId) -> Result<&mut Sequence, CacheError> {
-        let sequence = self.sequences.get_mut(&seq);
-        sequence.ok_or(CacheError::UnknownSequence(seq))
-    }
 }
