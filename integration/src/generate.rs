@@ -98,9 +98,14 @@ pub enum Finish {
     Stop,
     /// The most tokens asked for.
     Length,
+    /// The text has come to the last of the model's positions.
+    ContextFull,
     /// As the engine says.
     Other(String),
 }
+
+/// What the engine calls [`Finish::ContextFull`].
+pub const CONTEXT_FULL: &str = "context_full";
 
 /// The text generated.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -251,6 +256,7 @@ fn finish_of(reason: String) -> Finish {
     match reason.as_str() {
         "stop" => Finish::Stop,
         "length" => Finish::Length,
+        CONTEXT_FULL => Finish::ContextFull,
         _ => Finish::Other(reason),
     }
 }

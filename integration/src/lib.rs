@@ -44,7 +44,7 @@ pub use compare::{Comparison, Trace, compare};
 pub use config::CacheConfig;
 pub use engine::{Engine, EngineConfig};
 pub use error::StartError;
-pub use generate::{Answer, Finish, Prompt, Request};
+pub use generate::{Answer, CONTEXT_FULL, Finish, Prompt, Request};
 pub use kv_core;
 pub use place::device;
 pub use pool::{DEFAULT_BLOCK_SIZE, PoolSize};

@@ -3,17 +3,21 @@
 mod common;
 
 use attention_kernels::oracle;
-use candle_core::DType;
+use candle_core::{DType, Tensor};
 use common::{
     desk::{Desk, settle, stats},
     host::{
-        DIM, GROUP, HEADS, Host, LAYERS, Remembered, SCALE, relative_error, remembered, spec,
-        stored_as,
+        DIM, GROUP, HEADS, Host, LAYERS, Remembered, SCALE, relative_error, remembered, rotation,
+        spec, stored_as,
     },
 };
-use kv_core::Budget;
-use kv_hook::{KvRuntime, PoolSpec};
-use mistralrs_kv::{CacheConfig, Prompt, Request, RequestCache, Runtime};
+use kv_core::{
+    Budget, ConfigError, Geometry, KeepPlan, LayerView, Needs, Policy, PolicyConfig, Positions,
+    Registry, schemars::JsonSchema,
+};
+use kv_hook::{KvRuntime, PoolSpec, RotationTables};
+use mistralrs_kv::{CacheConfig, Finish, Prompt, Request, RequestCache, Runtime};
+use serde::{Deserialize, Serialize};
 
 const SINKS: usize = 4;
 const BUDGET: usize = 52;
@@ -35,16 +39,34 @@ fn host(cache: CacheConfig, dtype: DType, max_positions: usize, seed: u64) -> Ho
     Host::of(&spec, Runtime::new(stored_as(dtype, cache)), seed)
 }
 
-/// A row turned on by `by` positions, in 64 bits.
-fn turned(row: &[f64], by: f64) -> Vec<f64> {
-    let pairs = DIM / 2;
-    let mut out = row.to_vec();
-    for pair in 0..pairs {
-        let (sin, cos) = (by / 10_000_f64.powf(pair as f64 / pairs as f64)).sin_cos();
-        let (x, y) = (row[pair], row[pair + pairs]);
-        (out[pair], out[pair + pairs]) = (x * cos - y * sin, x * sin + y * cos);
+/// Which dimensions of a head are turned together.
+#[derive(Debug, Clone, Copy)]
+struct Turning {
+    pairs: usize,
+    is_adjacent: bool,
+}
+
+/// All of them in halves, as Llama.
+const HALVES: Turning = Turning {
+    pairs: DIM / 2,
+    is_adjacent: false,
+};
+
+impl Turning {
+    /// A row turned on by `by` positions, in 64 bits.
+    fn turned(self, row: &[f64], by: f64) -> Vec<f64> {
+        let mut out = row.to_vec();
+        for pair in 0..self.pairs {
+            let (one, other) = match self.is_adjacent {
+                true => (2 * pair, 2 * pair + 1),
+                false => (pair, pair + self.pairs),
+            };
+            let angle = by / 10_000_f64.powf(pair as f64 / self.pairs as f64);
+            let ((sin, cos), x, y) = (angle.sin_cos(), row[one], row[other]);
+            (out[one], out[other]) = (x * cos - y * sin, x * sin + y * cos);
+        }
+        out
     }
-    out
 }
 
 fn row(all: &[f32], token: usize) -> Vec<f64> {
@@ -53,9 +75,15 @@ fn row(all: &[f32], token: usize) -> Vec<f64> {
 }
 
 /// Attention of the query of token `asks` over the tokens `held`, each turned anew from its raw key for its place among them.
-fn expected(one: &Remembered, layer: usize, head: usize, asks: usize, held: &[usize]) -> Vec<f64> {
+fn expected(
+    turning: Turning,
+    one: &Remembered,
+    (layer, head): (usize, usize),
+    asks: usize,
+    held: &[usize],
+) -> Vec<f64> {
     let moved = |all: &[f32], token: usize, to: usize| {
-        turned(&row(all, token), to as f64 - one.places[token] as f64)
+        turning.turned(&row(all, token), to as f64 - one.places[token] as f64)
     };
     let at = held.len() - 1;
     let query = moved(&one.queries[layer][head], asks, at);
@@ -87,6 +115,7 @@ fn window(last: usize, held: usize) -> Vec<usize> {
 }
 
 fn check(
+    turning: Turning,
     one: &Remembered,
     output: &[f32],
     (layer, new, index): (usize, usize, usize),
@@ -95,7 +124,7 @@ fn check(
 ) {
     let asks = one.length - new + index;
     for head in 0..HEADS * GROUP {
-        let want = expected(one, layer, head, asks, held);
+        let want = expected(turning, one, (layer, head), asks, held);
         let at = (head * new + index) * DIM;
         let error = relative_error(&output[at..at + DIM], &want);
         assert!(
@@ -122,7 +151,7 @@ fn a_text_of_any_length_is_read_at_its_positions_in_the_cache() {
             }
             for (layer, step) in steps.iter().enumerate() {
                 let held = window(last, BUDGET);
-                check(&one[0], &step.output, (layer, 1, 0), &held, bound);
+                check(HALVES, &one[0], &step.output, (layer, 1, 0), &held, bound);
             }
         }
         let stats = host.runtime.stats().expect("open");
@@ -130,6 +159,84 @@ fn a_text_of_any_length_is_read_at_its_positions_in_the_cache() {
         assert!(one[0].places.iter().all(|&place| place < 64));
         assert_eq!(stats.resident, [BUDGET * HEADS; LAYERS]);
     }
+}
+
+/// Pairs that stand side by side, as GPT-J's, and heads of which only a part is turned, as in Phi and GLM.
+#[test]
+fn keys_turn_in_pairs_side_by_side_and_in_part() {
+    let seed = common::seed();
+    eprintln!("HEADROOM_SEED={seed}");
+    for (pairs, is_adjacent) in [(DIM / 2, true), (DIM / 8, true), (DIM / 4, false)] {
+        let turning = Turning { pairs, is_adjacent };
+        let mut host = host(relative("streaming-llm"), DType::F32, 64, seed);
+        host.rotation = Some(rotation(64, pairs, is_adjacent));
+        let mut one = [remembered(1)];
+        host.pass(&mut one, 40, true);
+        for _ in 0..400 {
+            let steps = host.pass(&mut one, 1, false);
+            let last = one[0].length - 1;
+            let held = window(last, BUDGET);
+            check(turning, &one[0], &steps[1].output, (1, 1, 0), &held, 1e-5);
+        }
+        assert!(host.runtime.stats().expect("open").rebases >= 20);
+    }
+}
+
+/// `YaRN` scales what it turns.
+#[test]
+#[should_panic(expected = "does more than turn")]
+fn a_rotation_that_scales_is_refused() {
+    let mut host = host(relative("streaming-llm"), DType::F32, 64, 1);
+    let usual = rotation(64, DIM / 2, false);
+    let scaled = |table: &Tensor| (table * 1.1).expect("scales");
+    host.rotation = Some(RotationTables {
+        cos: scaled(&usual.cos),
+        sin: scaled(&usual.sin),
+        is_adjacent: false,
+    });
+    host.pass(&mut [remembered(1)], 8, true);
+}
+
+/// Keeps every other token of a prompt, and asks for positions in the cache.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(crate = "kv_core::schemars")]
+#[serde(deny_unknown_fields, default)]
+struct Scattered {}
+
+impl PolicyConfig for Scattered {
+    const NAME: &'static str = "scattered";
+    const SUMMARY: &'static str = "every other token";
+    type Policy = Self;
+
+    fn bind(self, _: &Geometry, _: Budget) -> Result<Self, ConfigError> {
+        Ok(self)
+    }
+}
+
+impl Policy for Scattered {
+    fn needs(&self) -> Needs {
+        Needs {
+            appends: true,
+            positions: Positions::CacheRelative,
+            ..Needs::NONE
+        }
+    }
+
+    fn plan(&self, view: &LayerView<'_>, keep: &mut KeepPlan) {
+        for head in 0..view.heads() {
+            keep.slots(head, (0..).step_by(2).take(view.prompt / 2));
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "other tokens than its first and its newest")]
+fn a_policy_that_holds_scattered_tokens_is_refused() {
+    let mut registry = Registry::default();
+    registry.add::<Scattered>();
+    let cache = CacheConfig::new("scattered").registry(registry);
+    let mut host = host(cache, DType::F32, 1024, 1);
+    host.pass(&mut [remembered(1)], 40, true);
 }
 
 /// The rounding of the oracle and of [`oracle::attend`] is the same where nothing is moved.
@@ -142,7 +249,7 @@ fn the_oracle_is_plain_attention_where_nothing_was_evicted() {
     let held: Vec<usize> = (0..=20).collect();
     let query = &one[0].queries[0][1][20 * DIM..];
     let plain = oracle::attend(&one[0].keys[0][0], &one[0].values[0][0], query, SCALE, None);
-    let moved = expected(&one[0], 0, 1, 20, &held);
+    let moved = expected(HALVES, &one[0], (0, 1), 20, &held);
     for (a, b) in plain.iter().zip(moved) {
         assert!((a - b).abs() < 1e-9);
     }
@@ -169,14 +276,21 @@ fn a_prompt_may_be_longer_than_the_models_positions() {
             for index in 0..new {
                 let mut seen = held.clone();
                 seen.extend(one[0].length - new..=one[0].length - new + index);
-                check(&one[0], &step.output, (layer, new, index), &seen, 1e-5);
+                check(
+                    HALVES,
+                    &one[0],
+                    &step.output,
+                    (layer, new, index),
+                    &seen,
+                    1e-5,
+                );
             }
         }
         held = window(one[0].length - 1, BUDGET);
     }
     let steps = host.pass(&mut one, 1, false);
     let held = window(one[0].length - 1, BUDGET);
-    check(&one[0], &steps[1].output, (1, 1, 0), &held, 1e-5);
+    check(HALVES, &one[0], &steps[1].output, (1, 1, 0), &held, 1e-5);
     assert!(host.runtime.stats().expect("open").rebases >= 5);
 }
 
@@ -200,7 +314,7 @@ fn streaming_heads_may_be_relative_beside_others() {
                     true => (0..=last).collect(),
                     false => window(last, BUDGET),
                 };
-                let want = expected(&one[0], layer, head, last, &held);
+                let want = expected(HALVES, &one[0], (layer, head), last, &held);
                 let error = relative_error(&step.output[head * DIM..(head + 1) * DIM], &want);
                 assert!(error < 1e-5, "layer {layer}, head {head}: {error:e}");
             }
@@ -225,7 +339,9 @@ async fn the_engine_reads_and_writes_past_its_context() {
     let original = CacheConfig::new("streaming-llm").budget(Budget::Tokens(BUDGET));
     let bounded = desk.start(original).await;
     let trace = bounded.trace(prompt(), 40, Some(behind.clone())).await;
-    assert!(trace.expect("ends").tokens.len() < 10, "{what}");
+    let trace = trace.expect("ends");
+    assert!(trace.tokens.len() < 10, "{what}");
+    assert_eq!(trace.answer.finish, Finish::ContextFull, "{what}");
     // The next turn, and a long one behind it, read only what is new.
     text.extend(&behind);
     text.extend(desk.text(2, 9000));

@@ -269,7 +269,7 @@ async fn an_answer_ends_at_the_models_last_position() {
         request.sampling.max_len = None;
         let answer = engine.generate(request).await;
         let answer = answer.unwrap_or_else(|e| panic!("no failing forward pass: {e:#}"));
-        assert_eq!(answer.finish, Finish::Length, "{cache:?}");
+        assert_eq!(answer.finish, Finish::ContextFull, "{cache:?}");
         if let Some(report) = engine.report(answer.text).expect("a report") {
             assert_eq!(
                 report.prompt_tokens + report.generated_tokens,

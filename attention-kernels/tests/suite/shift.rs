@@ -240,6 +240,23 @@ fn two_shifts_are_one() {
     }
 }
 
+/// A key that is turned back a thousand times, as in a text without an end, is where one turn would have put it.
+#[test]
+fn a_thousand_shifts_hardly_drift() {
+    const SHIFTS: i32 = 1000;
+    let mut rng = rng(0x67);
+    for (style, (head_dim, rotary_dim)) in STYLES.into_iter().zip([(64, 64), (80, 32)]) {
+        let tables = Tables::new(rotary_dim, style);
+        let raw = random_queries(&mut rng, head_dim, 4.0);
+        let mut store = store_of(KvDtype::F32, &tables.rounded_at(&raw, SHIFTS), head_dim);
+        for _ in 0..SHIFTS {
+            move_first(&mut store, &tables, -1);
+        }
+        let error = tables.worst_error(&store.read_key(0, 0), &tables.at(&raw, 0));
+        assert!(error <= 1e-4, "{style:?}: {error:e}");
+    }
+}
+
 /// Moving `RoPE(k, p)` by `d` gives `RoPE(k, p + d)`, forwards and backwards.
 #[test]
 fn a_moved_key_is_the_key_of_its_new_position() {

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use kv_core::Registry;
 use mistralrs_core::SamplingParams;
-use mistralrs_kv::{Engine, Prompt, Request, StartError};
+use mistralrs_kv::{Engine, Finish, Prompt, Request, StartError};
 
 use crate::{cache_args::ModelArgs, prompt_args::PromptArgs};
 
@@ -87,6 +87,7 @@ impl Run {
     async fn answer(&self, engine: &Engine, prompt: Prompt) -> Result<String> {
         let mut out = io::stdout();
         let mut clock = Clock::start();
+        let held_before = held(engine);
         let answer = engine
             .stream(self.request(prompt), |piece| {
                 clock.tick();
@@ -98,6 +99,9 @@ impl Run {
             .await?;
         println!();
         eprintln!("{clock}");
+        if answer.finish == Finish::ContextFull {
+            eprintln!("{}", context_full(engine.max_positions()));
+        }
         if let Some(report) = engine.report(answer.text.clone())? {
             if let Some(path) = &self.report {
                 let written = report.save(path);
@@ -111,6 +115,11 @@ impl Run {
             }
             if let Some(notice) = &report.notice {
                 eprintln!("note: {notice}");
+            }
+            let tokens = held(engine) - held_before;
+            if tokens > 0 {
+                let all = report.prompt_tokens;
+                eprintln!("{tokens} of {all} tokens of the prompt were held already");
             }
             eprintln!("{}", report.summary());
             if self.heads {
@@ -160,6 +169,20 @@ impl Run {
             history.push(("assistant".into(), text));
         }
     }
+}
+
+/// Tokens of all prompts so far that were not read again.
+fn held(engine: &Engine) -> u64 {
+    let stats = engine.runtime().and_then(|runtime| runtime.stats());
+    stats.map_or(0, |stats| stats.reuse.tokens)
+}
+
+/// Why a text ends at the last of the model's positions.
+pub(crate) fn context_full(positions: usize) -> String {
+    format!(
+        "the context is full: the model has positions for {positions} tokens. Under `streaming-llm` with `--set \
+         positions=cache-relative` a text may be longer"
+    )
 }
 
 /// When the tokens of an answer came.

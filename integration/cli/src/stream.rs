@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     cache_args::ModelArgs,
     plot::{self, From, Line, Titles},
-    run::out_of_range,
+    run::{context_full, out_of_range},
 };
 
 /// Tokens that are read as a prompt; no loss is told of them.
@@ -121,11 +121,7 @@ impl Stream {
         };
         let behind = engine.read_along(text, PROMPT, each).await?;
         if behind < count - PROMPT {
-            println!(
-                "the context is full: the model has positions for {} tokens. Under `streaming-llm` with `--set \
-                 positions=cache-relative` a text may be longer",
-                behind + PROMPT
-            );
+            println!("{}", context_full(engine.max_positions()));
         }
         if let Some(rebases) = runtime
             .stats()

@@ -11,7 +11,7 @@ use axum::{
 };
 use futures::stream;
 use mistralrs_core::Response;
-use mistralrs_kv::RequestTerms;
+use mistralrs_kv::{CONTEXT_FULL, RequestTerms};
 use serde::Serialize;
 use tokio::{
     sync::{mpsc::Receiver, watch},
@@ -157,25 +157,62 @@ impl<T: Serialize + Send> Body for T {
     }
 }
 
+/// The engine's words, and what OpenAI's have no word for.
+#[derive(Serialize)]
+struct Said<T> {
+    #[serde(flatten)]
+    answer: T,
+    /// Whether a text has come to the last of the model's positions.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    context_full: bool,
+}
+
+impl<T: Serialize + Send + 'static> Said<T> {
+    fn boxed(answer: T, context_full: bool) -> Box<dyn Body> {
+        Box::new(Self {
+            answer,
+            context_full,
+        })
+    }
+}
+
+/// Puts reasons into the closed set that OpenAI's clients know, where a full context is `length`; says whether any was that.
+fn in_openais_words<'a>(reasons: impl Iterator<Item = &'a mut String>) -> bool {
+    let full: Vec<_> = reasons.filter(|reason| *reason == CONTEXT_FULL).collect();
+    let any = !full.is_empty();
+    for reason in full {
+        "length".clone_into(reason);
+    }
+    any
+}
+
 fn piece(answer: Option<Response>, model: &str) -> Result<Piece, ApiError> {
     let (value, is_last): (Box<dyn Body>, bool) = match answer {
         Some(Response::Done(mut answer)) => {
             model.clone_into(&mut answer.model);
-            (Box::new(answer), true)
+            let reasons = answer.choices.iter_mut().map(|c| &mut c.finish_reason);
+            let context_full = in_openais_words(reasons);
+            (Said::boxed(answer, context_full), true)
         }
         Some(Response::CompletionDone(mut answer)) => {
             model.clone_into(&mut answer.model);
-            (Box::new(answer), true)
+            let reasons = answer.choices.iter_mut().map(|c| &mut c.finish_reason);
+            let context_full = in_openais_words(reasons);
+            (Said::boxed(answer, context_full), true)
         }
         Some(Response::Chunk(mut chunk)) => {
             model.clone_into(&mut chunk.model);
             let is_last = chunk.choices.iter().all(|c| c.finish_reason.is_some());
-            (Box::new(chunk), is_last)
+            let reasons = chunk.choices.iter_mut();
+            let context_full = in_openais_words(reasons.filter_map(|c| c.finish_reason.as_mut()));
+            (Said::boxed(chunk, context_full), is_last)
         }
         Some(Response::CompletionChunk(mut chunk)) => {
             model.clone_into(&mut chunk.model);
             let is_last = chunk.choices.iter().all(|c| c.finish_reason.is_some());
-            (Box::new(chunk), is_last)
+            let reasons = chunk.choices.iter_mut();
+            let context_full = in_openais_words(reasons.filter_map(|c| c.finish_reason.as_mut()));
+            (Said::boxed(chunk, context_full), is_last)
         }
         Some(Response::ValidationError(error)) => return Err(ApiError::invalid(error.to_string())),
         Some(Response::InternalError(error)) => return Err(internal(&error.to_string())),

@@ -82,9 +82,8 @@ fn numbered(sequences: usize, tokens: usize) -> Tensor {
     Tensor::from_vec(all, (sequences, tokens), &Device::Cpu).expect("a tensor")
 }
 
-/// The tables of `RoPE` for the spec's positions, as an engine would have them.
-fn usual_rotation(positions: usize) -> RotationTables {
-    let pairs = DIM / 2;
+/// The tables of `RoPE` for so many positions, as an engine would have them: the first `2 * pairs` dimensions of a head are turned.
+pub(crate) fn rotation(positions: usize, pairs: usize, is_adjacent: bool) -> RotationTables {
     let angle = |i: usize| {
         let (position, pair) = (i / pairs, i % pairs);
         position as f64 / 10_000_f64.powf(pair as f64 / pairs as f64)
@@ -98,7 +97,7 @@ fn usual_rotation(positions: usize) -> RotationTables {
     RotationTables {
         cos: table(f64::cos),
         sin: table(f64::sin),
-        is_adjacent: false,
+        is_adjacent,
     }
 }
 
@@ -162,7 +161,7 @@ impl Host {
             softcap: None,
             is_causal: true,
             to_come: 0,
-            rotation: Some(usual_rotation(spec.max_positions)),
+            rotation: Some(rotation(spec.max_positions, DIM / 2, false)),
             caches,
             rng,
             dtype: spec.dtype,
