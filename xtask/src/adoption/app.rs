@@ -45,7 +45,7 @@ impl App {
                 "{}\n{}\n{}",
                 read(MANIFEST)?,
                 table("Cargo.toml", "profile.release")?,
-                less_optimised(ENGINE_PACKAGE)
+                not_optimised(ENGINE_PACKAGE)
             ),
         };
         for (path, text) in [
@@ -75,8 +75,8 @@ impl App {
 
 /// The engine is compiled for this one check, and a profile of its own leaves the crates below it as they are. Its inner
 /// loops stand in those crates.
-fn less_optimised(package: &str) -> String {
-    format!("# For speed only.\n[profile.release.package.{package}]\nopt-level = 1\n")
+fn not_optimised(package: &str) -> String {
+    format!("# For speed only.\n[profile.release.package.{package}]\nopt-level = 0\n")
 }
 
 /// The table of this name with its head, up to the next one.
