@@ -256,6 +256,21 @@ fn a_request_that_can_never_fit_is_told_so_before_a_stream_begins() {
     server.assert_whole();
 }
 
+/// OpenAI's clients know no word for it, so it is `length` with a field of its own.
+#[test]
+fn an_answer_says_that_the_context_is_full() {
+    let model = prepared("models/tiny-llama", "tiny-models");
+    let server = Server::start(&model, "--policy streaming-llm --budget 64");
+    let said = server.ask(&["full"]);
+    for way in ["whole", "streamed"] {
+        let expected = serde_json::json!({"finish": "length", "context_full": true});
+        assert_eq!(said[way], expected, "{said}");
+    }
+    let expected = serde_json::json!({"finish": "length", "context_full": null});
+    assert_eq!(said["short"], expected, "{said}");
+    server.assert_whole();
+}
+
 /// The engine must outlive clients that leave at bad moments, and `--pin-system` pins what `"pin": "system"` does.
 #[test]
 fn hasty_clients_leave_a_server_that_answers() {

@@ -103,6 +103,24 @@ def hopeless(client):
     }
 
 
+def full(client):
+    """An answer that comes to the model's last position, and one that ends before it."""
+
+    def ended(tokens, **more):
+        # A token for each character.
+        prompt = "ab" * 1010
+        return client.completions.create(model=MODEL, prompt=prompt, max_tokens=tokens, **GREEDY, **more)
+
+    def told(answer):
+        return {"finish": answer.choices[0].finish_reason, "context_full": (answer.model_extra or {}).get("context_full")}
+
+    return {
+        "whole": told(ended(1000)),
+        "streamed": told(list(ended(1000, stream=True))[-1]),
+        "short": told(ended(2)),
+    }
+
+
 def hasty(client):
     """Clients that leave while their system prompt is tokenized, while they wait, and in their last forward pass."""
     rng = random.Random(0)
@@ -198,7 +216,7 @@ def main():
     elif task == "long":
         found = {"text": chat(client, "Tell me everything about the sea.", max_tokens=int(sys.argv[3])).choices[0].message.content}
     else:
-        found = {"talk": talk, "mistakes": mistakes, "hopeless": hopeless, "hasty": hasty}[task](client)
+        found = {"talk": talk, "mistakes": mistakes, "hopeless": hopeless, "full": full, "hasty": hasty}[task](client)
     json.dump(found, sys.stdout)
 
 
