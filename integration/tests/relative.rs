@@ -365,6 +365,35 @@ async fn the_engine_reads_and_writes_past_its_context() {
     assert_eq!(long.expect("is read").tokens.len(), 3, "{what}");
 }
 
+/// After ten thousand evictions a whole model says what it says of a text of nothing but the sinks and the window. One layer, for in a
+/// deeper one the keys of what is held remember what was evicted.
+#[tokio::test(flavor = "multi_thread")]
+async fn logits_are_those_of_a_text_of_what_is_held() {
+    let desk = Desk::of_one_layer();
+    let endless = desk.start(relative("streaming-llm")).await;
+    let plain = desk.start(CacheConfig::new("keep-all")).await;
+    let mut text = desk.text(5, 10_100);
+    let behind = desk.text(6, 40);
+    let prompt = Prompt::Tokens(text.clone());
+    let trace = endless.trace(prompt, behind.len(), Some(behind.clone()));
+    let trace = trace.await.expect("goes on");
+    // The first row is that of the prompt's last chunk, which sees all of the chunk.
+    for (token, row) in behind.iter().zip(&trace.logits[1..]) {
+        text.push(*token);
+        let held: Vec<u32> = window(text.len() - 1, BUDGET)
+            .into_iter()
+            .map(|place| text[place])
+            .collect();
+        let alone = plain.trace(Prompt::Tokens(held), 1, None).await;
+        let alone: Vec<f64> = alone.expect("answers").logits[0]
+            .iter()
+            .map(|&x| f64::from(x))
+            .collect();
+        let error = relative_error(row, &alone);
+        assert!(error < 1e-5, "HEADROOM_SEED={}: {error:e}", desk.seed);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn heads_and_a_chunk_share_the_models_positions() {
     let desk = Desk::new();

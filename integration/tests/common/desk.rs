@@ -1,5 +1,5 @@
 //! A random model, random texts, and engines on that model.
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use kv_core::SequenceReport;
 use mistralrs_kv::{
@@ -17,9 +17,18 @@ pub(crate) struct Desk {
 
 impl Desk {
     pub(crate) fn new() -> Self {
+        Self::with(tiny::write)
+    }
+
+    /// With a model of one layer, whose keys and values depend on nothing but their own token and its position.
+    pub(crate) fn of_one_layer() -> Self {
+        Self::with(|path, seed| tiny::write_layers(path, seed, 1))
+    }
+
+    fn with(write: impl FnOnce(&Path, u64)) -> Self {
         let seed = seed();
         let folder = tempfile::tempdir().expect("makes a folder");
-        tiny::write(&folder.path().join("model.gguf"), seed);
+        write(&folder.path().join("model.gguf"), seed);
         Self { folder, seed }
     }
 

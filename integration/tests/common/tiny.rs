@@ -21,6 +21,11 @@ pub(crate) const VOCABULARY: u32 = 64;
 
 /// Writes the model for `seed`.
 pub(crate) fn write(path: &Path, seed: u64) {
+    write_layers(path, seed, LAYERS);
+}
+
+/// Writes the model with so many layers.
+pub(crate) fn write_layers(path: &Path, seed: u64, layers: u32) {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut tensors = vec![
         (
@@ -36,7 +41,7 @@ pub(crate) fn write(path: &Path, seed: u64) {
             random(&mut rng, &[HIDDEN], 1.0),
         ),
     ];
-    for layer in 0..LAYERS {
+    for layer in 0..layers {
         let shapes: [(&str, &[u32]); 9] = [
             ("attn_q", &[HIDDEN, HIDDEN]),
             ("attn_k", &[KV_HEADS * HEAD_DIM, HIDDEN]),
@@ -55,7 +60,7 @@ pub(crate) fn write(path: &Path, seed: u64) {
             ));
         }
     }
-    let metadata = metadata();
+    let metadata = metadata(layers);
     let metadata: Vec<(&str, &Value)> = metadata
         .iter()
         .map(|(name, value)| (*name, value))
@@ -77,7 +82,7 @@ fn random(rng: &mut ChaCha8Rng, shape: &[u32], scale: f32) -> QTensor {
     QTensor::quantize(&tensor, GgmlDType::F32).expect("32 bits")
 }
 
-fn metadata() -> Vec<(&'static str, Value)> {
+fn metadata(layers: u32) -> Vec<(&'static str, Value)> {
     let letters = ('a'..='z')
         .chain('A'..='Z')
         .chain('0'..='8')
@@ -91,7 +96,7 @@ fn metadata() -> Vec<(&'static str, Value)> {
         ("general.architecture", Value::String("llama".into())),
         ("llama.attention.head_count", Value::U32(QUERY_HEADS)),
         ("llama.attention.head_count_kv", Value::U32(KV_HEADS)),
-        ("llama.block_count", Value::U32(LAYERS)),
+        ("llama.block_count", Value::U32(layers)),
         ("llama.embedding_length", Value::U32(HIDDEN)),
         ("llama.feed_forward_length", Value::U32(FEED_FORWARD)),
         ("llama.rope.dimension_count", Value::U32(HEAD_DIM)),
