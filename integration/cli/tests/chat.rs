@@ -1,9 +1,12 @@
 //! `mistralrs-kv run` as a conversation.
+mod prepared;
+
 use std::{
     io::Write,
-    path::Path,
     process::{Command, Stdio},
 };
+
+use prepared::prepared;
 
 /// Positions of the model.
 const CONTEXT: usize = 2048;
@@ -19,10 +22,7 @@ fn chatter(words: usize) -> String {
 fn held(said: &str) -> Vec<(usize, usize)> {
     let line = |line: &str| {
         let counts = line.strip_suffix(" tokens of the prompt were held already")?;
-        let (held, all) = counts
-            .rsplit_once("> ")
-            .map_or(counts, |(_, c)| c)
-            .split_once(" of ")?;
+        let (held, all) = counts.split_once(" of ")?;
         Some((held.parse().ok()?, all.parse().ok()?))
     };
     said.lines().filter_map(line).collect()
@@ -30,13 +30,7 @@ fn held(said: &str) -> Vec<(usize, usize)> {
 
 #[test]
 fn a_conversation_goes_on_past_the_context_and_reads_only_what_is_new() {
-    let model = "../../.headroom/models/tiny-llama";
-    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join(model);
-    let shown = model.display();
-    assert!(
-        model.exists(),
-        "{shown} is missing: run `cargo xtask tiny-models` first"
-    );
+    let model = prepared("models/tiny-llama", "tiny-models");
     let options = "--policy streaming-llm --budget 128 --set positions=cache-relative --keep-turns-mb 64 --max-tokens 8";
     let mut run = Command::new(env!("CARGO_BIN_EXE_mistralrs-kv"))
         .args(["run", "--model"])

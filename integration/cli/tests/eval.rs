@@ -1,4 +1,5 @@
 //! `mistralrs-kv eval` from the outside: a miniature on the real model, its files, going on after a cut, and what is refused.
+mod prepared;
 #[path = "../../tests/common/tiny.rs"]
 #[allow(dead_code, reason = "other tests use the rest")]
 mod tiny;
@@ -9,19 +10,13 @@ use std::{
     process::{Command, Output},
 };
 
+use prepared::prepared;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
 
 fn smollm() -> PathBuf {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../.headroom/models/SmolLM2-135M-Instruct-F32.gguf");
-    assert!(
-        path.exists(),
-        "{} is missing: run `cargo xtask setup` first",
-        path.display()
-    );
-    path
+    prepared("models/SmolLM2-135M-Instruct-F32.gguf", "setup")
 }
 
 /// Runs `eval`; words that begin with `@` name files of the folder.

@@ -1,4 +1,5 @@
 //! `mistralrs-kv serve` as its users meet it: the program itself, OpenAI's own client, Prometheus' text, signals.
+mod prepared;
 #[path = "../../tests/common/tiny.rs"]
 #[allow(dead_code, reason = "other tests use the rest")]
 mod tiny;
@@ -12,20 +13,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use prepared::prepared;
 use serde_json::Value;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
-}
-
-fn prepared(path: &str, command: &str) -> PathBuf {
-    let path = root().join(".headroom").join(path);
-    let shown = path.display();
-    assert!(
-        path.exists(),
-        "{shown} is missing: run `cargo xtask {command}` first"
-    );
-    path
 }
 
 fn smollm() -> PathBuf {

@@ -178,10 +178,10 @@ impl<T: Serialize + Send + 'static> Said<T> {
 
 /// Puts reasons into the closed set that OpenAI's clients know, where a full context is `length`; says whether any was that.
 fn in_openais_words<'a>(reasons: impl Iterator<Item = &'a mut String>) -> bool {
-    let full: Vec<_> = reasons.filter(|reason| *reason == CONTEXT_FULL).collect();
-    let any = !full.is_empty();
-    for reason in full {
+    let mut any = false;
+    for reason in reasons.filter(|reason| *reason == CONTEXT_FULL) {
         "length".clone_into(reason);
+        any = true;
     }
     any
 }
