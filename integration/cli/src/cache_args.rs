@@ -89,6 +89,17 @@ pub(crate) struct ModelArgs {
     ignore_eos: bool,
 }
 
+/// The model that was given, or the one that the environment names.
+pub(crate) fn model_path(given: Option<PathBuf>) -> Result<PathBuf, StartError> {
+    let named = given.or_else(|| std::env::var_os("HEADROOM_MODEL").map(PathBuf::from));
+    named.ok_or_else(|| StartError::OutOfRange {
+        field: "model",
+        value: "missing".into(),
+        allowed: "a GGUF file or a model's folder: give `--model PATH` or set HEADROOM_MODEL"
+            .into(),
+    })
+}
+
 /// Makes the pool large enough for a text of `longest` tokens: it holds 8,192 unless the user says otherwise.
 pub(crate) fn make_room(config: &mut EngineConfig, longest: usize) {
     if config.pool.is_none() && longest > 8192 {
@@ -156,16 +167,7 @@ impl ModelArgs {
     }
 
     fn model_path(&self) -> Result<PathBuf, StartError> {
-        let named = self
-            .model
-            .clone()
-            .or_else(|| std::env::var_os("HEADROOM_MODEL").map(PathBuf::from));
-        named.ok_or_else(|| StartError::OutOfRange {
-            field: "model",
-            value: "missing".into(),
-            allowed: "a GGUF file or a model's folder: give `--model PATH` or set HEADROOM_MODEL"
-                .into(),
-        })
+        model_path(self.model.clone())
     }
 
     fn cache(

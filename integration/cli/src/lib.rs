@@ -20,6 +20,7 @@ mod conform;
 mod eval;
 mod plot;
 mod policies;
+mod profile;
 mod prompt_args;
 mod run;
 mod serve;
@@ -31,6 +32,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use kv_core::Registry;
+use kv_profile::ProfileError;
 use mistralrs_kv::StartError;
 use tracing_subscriber::EnvFilter;
 
@@ -59,6 +61,9 @@ enum Command {
     Stream(Box<stream::Stream>),
     /// Run reference cases of other people's code through the kernels and the policies.
     Conform(conform::Conform),
+    /// Find out which heads of a model retrieve, for duo-attention and head-kv, and look at what was found.
+    #[command(subcommand)]
+    Profile(profile::Profile),
     /// Serve the model to clients of OpenAI's API.
     Serve(Box<serve::Serve>),
     /// List the policies with their fields and defaults.
@@ -74,6 +79,7 @@ impl Command {
             Self::Eval(eval) => eval.execute(registry, silent)?,
             Self::Stream(stream) => stream.execute(registry, silent)?,
             Self::Conform(conform) => return conform.execute(&registry),
+            Self::Profile(profile) => profile.execute()?,
             Self::Serve(serve) => serve.execute(registry, silent)?,
             Self::Policies(policies) => policies.execute(&registry)?,
         }
@@ -106,7 +112,9 @@ pub fn main_with(extend: impl FnOnce(&mut Registry)) -> ExitCode {
         Err(error) => {
             eprintln!("error: {error:#}");
             // Files that a user names are the user's to mend.
-            let is_users = error.is::<StartError>() || error.is::<kv_conform::ConformError>();
+            let is_users = error.is::<StartError>()
+                || error.is::<kv_conform::ConformError>()
+                || error.downcast_ref().is_some_and(ProfileError::is_users);
             ExitCode::from(if is_users { 2 } else { 1 })
         }
     }
