@@ -86,10 +86,7 @@ pub(crate) fn oracle(model: &Model, tokens: &[u32], gates: &[f64], window: Windo
 
 fn attention(model: &Model, layer: &Layer, rows: &Rows, gates: &[f64], window: Window) -> Rows {
     let Shape {
-        kv_heads,
-        group,
-        head_dim,
-        ..
+        group, head_dim, ..
     } = model.shape;
     let normed: Rows = rows
         .iter()
@@ -118,11 +115,11 @@ fn attention(model: &Model, layer: &Layer, rows: &Rows, gates: &[f64], window: W
     );
     let mut out = vec![Vec::new(); rows.len()];
     for (at, out) in out.iter_mut().enumerate() {
-        for query in 0..kv_heads * group {
+        for (query, asked) in queries[at].iter().enumerate() {
             let head = query / group;
             let see = |sight: Sight| {
                 let weight = |token: usize| {
-                    let product = dot(&queries[at][query], &keys[token][head]);
+                    let product = dot(asked, &keys[token][head]);
                     (product / (head_dim as f64).sqrt()).exp() * f64::from(sight.sees(at, token))
                 };
                 let weights: Vec<f64> = (0..=at).map(weight).collect();
