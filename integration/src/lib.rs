@@ -46,12 +46,14 @@ pub use engine::{Engine, EngineConfig};
 pub use error::StartError;
 pub use generate::{Answer, CONTEXT_FULL, Finish, Prompt, Request};
 pub use kv_core;
+pub use picture::heads_picture;
 pub use place::device;
 pub use pool::{DEFAULT_BLOCK_SIZE, PoolSize};
 pub use registry::{policies, policy};
 pub use report::Report;
 pub use runtime::{
-    KernelCalls, RequestCache, RequestTerms, Reuse, Runtime, Stats, TensorDevice, TimeSpent,
+    KernelCalls, RequestCache, RequestTerms, Reuse, Runtime, SeenRows, Stats, TensorDevice,
+    TimeSpent,
 };
 pub use study::{GoneOn, Study};
 

@@ -1,4 +1,4 @@
-//! A picture of what the heads of a request kept: a heat map as SVG, which every browser shows.
+//! A picture of what the heads of a model kept, or of what else is known of each: a heat map as SVG, which every browser shows.
 use std::fmt::{self, Write as _};
 
 /// Space around everything.
@@ -26,11 +26,71 @@ const AXIS: &str = r##"font-size="12" fill="#1d2230" text-anchor="middle""##;
 const BELOW: &str = r##"font-size="11" fill="#586074" text-anchor="middle""##;
 const BESIDE: &str = r##"font-size="11" fill="#586074" text-anchor="end""##;
 
+/// What shades stand for.
+struct Shades {
+    /// What the darkest is.
+    whole: usize,
+    /// What is counted.
+    name: String,
+    /// What the rows are.
+    rows: String,
+    /// What a cell is said to be, of the whole.
+    cell: fn(usize, usize) -> String,
+    /// What a mark of the scale is said to be, of the whole.
+    mark: fn(usize, usize) -> String,
+}
+
+/// Cells of numbers from 0 to 1 are shaded in steps of one in so many.
+const STEPS: usize = 1000;
+
 /// A heat map of `kept` (`[L][H]`): a column for each layer, a row for each KV head, and a cell's shade is the share of
 /// `tokens` that the head kept. `notes` are small lines below.
 pub(crate) fn svg(kept: &[Vec<usize>], tokens: usize, title: &str, notes: &[String]) -> String {
-    let tokens = tokens.max(1);
-    let grid = Grid::new(kept);
+    let shades = Shades {
+        whole: tokens.max(1),
+        name: "tokens kept by a head".into(),
+        rows: "KV head".into(),
+        cell: |kept, tokens| format!("{kept} of {tokens} tokens"),
+        mark: |count, tokens| {
+            let all = if count == tokens { " (all)" } else { "" };
+            format!("{count}{all}")
+        },
+    };
+    draw(kept, &shades, title, notes)
+}
+
+/// A heat map of a number from 0 to 1 for every head, `[L][heads]`, as SVG: a column for each layer, a row for each head. `name` is what the numbers
+/// are, `rows` what the heads are, and `notes` small lines below.
+#[must_use]
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "from 0 to 1 in a thousand steps"
+)]
+pub fn heads_picture(
+    values: &[Vec<f64>],
+    (name, rows): (&str, &str),
+    title: &str,
+    notes: &[String],
+) -> String {
+    let shades = Shades {
+        whole: STEPS,
+        name: name.into(),
+        rows: rows.into(),
+        cell: |part, whole| format!("{:.3}", part as f64 / whole as f64),
+        mark: |part, whole| format!("{}", part as f64 / whole as f64),
+    };
+    let step = |value: &f64| (value.clamp(0.0, 1.0) * STEPS as f64).round() as usize;
+    let cells: Vec<Vec<usize>> = values
+        .iter()
+        .map(|heads| heads.iter().map(step).collect())
+        .collect();
+    draw(&cells, &shades, title, notes)
+}
+
+fn draw(cells: &[Vec<usize>], shades: &Shades, title: &str, notes: &[String]) -> String {
+    let grid = Grid::new(cells);
     let width = (grid.right() + PAD).max(NARROWEST);
     let titles = wrapped(title, (width - 2 * PAD) / 10);
     let notes = notes
@@ -44,9 +104,9 @@ pub(crate) fn svg(kept: &[Vec<usize>], tokens: usize, title: &str, notes: &[Stri
         picture.text(PAD, y, TITLE, &line);
     }
     let top = y + 16;
-    grid.draw(&mut picture, kept, tokens, top);
+    grid.draw(&mut picture, cells, shades, top);
     y = top + grid.height() + 52;
-    draw_scale(&mut picture, LEFT, y, tokens);
+    draw_scale(&mut picture, (LEFT, y), shades);
     y += 44;
     for line in notes {
         y += 17;
@@ -83,29 +143,30 @@ impl Grid {
         self.heads * self.side
     }
 
-    fn draw(&self, picture: &mut Picture, kept: &[Vec<usize>], tokens: usize, top: usize) {
+    fn draw(&self, picture: &mut Picture, cells: &[Vec<usize>], shades: &Shades, top: usize) {
         let side = self.side;
         let (gap, round) = if side < 14 { (1, 1) } else { (2, 3) };
         picture.line(format_args!(
             "<g stroke=\"#1d2230\" stroke-opacity=\".14\" stroke-width=\".6\">"
         ));
-        for (layer, heads) in kept.iter().enumerate() {
+        for (layer, heads) in cells.iter().enumerate() {
             let x = LEFT + layer * side;
-            for (head, &kept) in heads.iter().enumerate() {
+            for (head, &part) in heads.iter().enumerate() {
                 picture.line(format_args!(
                     "<rect x=\"{x}\" y=\"{}\" width=\"{w}\" height=\"{w}\" rx=\"{round}\" fill=\"{}\"><title>layer {layer}, \
-                     head {head}: {kept} of {tokens} tokens</title></rect>",
+                     head {head}: {said}</title></rect>",
                     top + head * side,
-                    colour(kept, tokens),
+                    colour(part, shades.whole),
+                    said = (shades.cell)(part, shades.whole),
                     w = side - gap,
                 ));
             }
         }
         picture.line(format_args!("</g>"));
-        self.draw_axes(picture, top, gap);
+        self.draw_axes(picture, &shades.rows, top, gap);
     }
 
-    fn draw_axes(&self, picture: &mut Picture, top: usize, gap: usize) {
+    fn draw_axes(&self, picture: &mut Picture, rows: &str, top: usize, gap: usize) {
         let side = self.side;
         let middle = |index: usize| (index * side) + (side - gap) / 2;
         let digits = self.layers.saturating_sub(1).to_string().len();
@@ -123,7 +184,7 @@ impl Grid {
         // The name is longer than a cell is high.
         let (x, y) = (PAD + 6, top + (self.height() / 2).max(24));
         picture.line(format_args!(
-            "<text transform=\"translate({x} {y}) rotate(-90)\" {AXIS}>KV head</text>"
+            "<text transform=\"translate({x} {y}) rotate(-90)\" {AXIS}>{rows}</text>"
         ));
     }
 }
@@ -145,9 +206,10 @@ fn ticks(count: usize, side: usize, room: usize) -> Vec<usize> {
     ticks
 }
 
-/// The legend: what the shades mean, with token counts.
-fn draw_scale(picture: &mut Picture, x: usize, y: usize, tokens: usize) {
-    picture.text(x, y, LEGEND, "tokens kept by a head");
+/// The legend: what the shades mean.
+fn draw_scale(picture: &mut Picture, (x, y): (usize, usize), shades: &Shades) {
+    let whole = shades.whole;
+    picture.text(x, y, LEGEND, &shades.name);
     let top = y + 8;
     picture.line(format_args!("<g shape-rendering=\"crispEdges\">"));
     for from in (0..SCALE).step_by(SCALE_STEP) {
@@ -161,17 +223,15 @@ fn draw_scale(picture: &mut Picture, x: usize, y: usize, tokens: usize) {
     picture.line(format_args!(
         "<rect x=\"{x}\" y=\"{top}\" width=\"{SCALE}\" height=\"12\" fill=\"none\" stroke=\"#1d2230\" stroke-opacity=\".3\"/>"
     ));
-    let mut marks: Vec<usize> = (0..=4).map(|quarter| tokens * quarter / 4).collect();
+    let mut marks: Vec<usize> = (0..=4).map(|quarter| whole * quarter / 4).collect();
     marks.dedup();
     for count in marks {
-        let x = x + count * SCALE / tokens;
+        let x = x + count * SCALE / whole;
         picture.line(format_args!(
             "<path d=\"M{x} {}v4\" stroke=\"#586074\"/>",
             top + 12
         ));
-        let all = if count == tokens { " (all)" } else { "" };
-        let label = format!("{count}{all}");
-        picture.text(x, top + 28, BELOW, &label);
+        picture.text(x, top + 28, BELOW, &(shades.mark)(count, whole));
     }
 }
 
@@ -374,6 +434,24 @@ mod tests {
         assert!(picture.contains(first), "{picture}");
         assert_eq!(wrapped("one two  three", 7), ["one two", "three"]);
         assert_eq!(wrapped("abcdefg h", 3), ["abc", "def", "g h"]);
+    }
+
+    #[test]
+    fn numbers_from_0_to_1_are_shaded_and_said() {
+        let values = [vec![0.0, 0.25], vec![1.0, 7.0]];
+        let picture = heads_picture(&values, ("how much", "query head"), "a title", &[]);
+        elements(&picture).expect("well-formed");
+        for (tip, shade) in [
+            ("layer 0, head 0: 0.000", "#fcf8e0"),
+            ("layer 0, head 1: 0.250", "#4ea7a7"),
+            ("layer 1, head 1: 1.000", "#2c0a5c"),
+        ] {
+            let cell = format!("fill=\"{shade}\"><title>{tip}</title></rect>");
+            assert!(picture.contains(&cell), "{cell} in {picture}");
+        }
+        for text in [">how much<", ">query head<", ">0.75<", ">1<"] {
+            assert!(picture.contains(text), "{text} in {picture}");
+        }
     }
 
     #[test]

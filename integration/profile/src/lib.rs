@@ -5,6 +5,7 @@ pub mod duo;
 mod error;
 mod files;
 mod model;
+pub mod needles;
 mod ops;
 pub mod planted;
 mod sight;

@@ -429,6 +429,9 @@ impl<D: TensorDevice> Backend for DeviceBackend<D> {
         rows: &DeviceRows<D>,
         tokens: &Tokens,
     ) -> Result<Tensor> {
+        if pass.watch.is_on() {
+            candle_core::bail!("attention rows are told in the host's memory only");
+        }
         let layer = pass.layer;
         if !tokens.is_new || pass.call.batch.is_prompt {
             // Part of a prompt: the other layers are not there yet.

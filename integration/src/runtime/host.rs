@@ -416,6 +416,9 @@ impl HostBackend {
         let mut out = vec![0.0; queries.len()];
         let start = Instant::now();
         if let Some(rotation) = pass.relative() {
+            if pass.watch.is_on() {
+                bail!("attention rows are told of positions in the text only");
+            }
             let asking = asking(pass, &sequences, &tokens.positions)?;
             self.buffers
                 .attend_relative(&self.store, (&args, &rotation), &asking, &mut out)?;
@@ -423,6 +426,8 @@ impl HostBackend {
             pass.counts.time.attend += start.elapsed();
             return Ok(out);
         }
+        pass.watch
+            .tell(&self.store, &args, pass.layer, &tokens.positions)?;
         if !(tokens.is_new && opened.needs.observation.watches_decode()) {
             pass.counts.kernels.attend += 1;
             attend_into(&self.store, &args, &mut self.buffers.workspace, &mut out)

@@ -18,6 +18,7 @@ mod pass;
 mod relative;
 mod shared;
 mod terms;
+mod watch;
 mod workers;
 
 use std::{
@@ -52,6 +53,8 @@ use terms::Clients;
 pub use device::TensorDevice;
 pub(crate) use terms::Terms;
 pub use terms::{RequestCache, RequestTerms};
+pub use watch::SeenRows;
+use watch::Watch;
 
 /// Reports of ended sequences that are kept for [`Runtime::wait_ended`] and [`Runtime::take_ended`].
 const REPORTS_KEPT: usize = 1024;
@@ -70,6 +73,8 @@ pub struct Runtime {
     refused: Mutex<Option<StartError>>,
     /// Tokens at the end of a prompt that are read through the compressed cache.
     prompt_tail: AtomicUsize,
+    /// Who is told where heads look.
+    watch: Watch,
 }
 
 /// What is fixed once the model is known.
@@ -299,6 +304,7 @@ impl Runtime {
             state: Mutex::new(None),
             ended: Condvar::new(),
             refused: Mutex::new(None),
+            watch: Watch::default(),
         })
     }
 
@@ -552,6 +558,7 @@ impl Runtime {
         let mut pass = Pass {
             config: &self.config,
             prompt_tail: self.prompt_tail.load(Ordering::Relaxed),
+            watch: &self.watch,
             opened,
             ledger: &mut state.ledger,
             open: &mut state.open,

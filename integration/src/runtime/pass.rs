@@ -14,6 +14,7 @@ use super::{
     chunks::{Span, until_whole},
     parts::numbers,
     shared::share_with_twin,
+    watch::Watch,
 };
 use crate::CacheConfig;
 
@@ -22,6 +23,8 @@ pub(super) struct Pass<'a> {
     pub(super) config: &'a CacheConfig,
     /// Tokens at the end of a prompt that are read through the compressed cache, as asked for.
     pub(super) prompt_tail: usize,
+    /// Who is told where heads look.
+    pub(super) watch: &'a Watch,
     pub(super) opened: &'a Opened,
     pub(super) ledger: &'a mut Ledger,
     pub(super) open: &'a mut HashMap<SeqId, Open>,

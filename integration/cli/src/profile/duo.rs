@@ -1,19 +1,15 @@
 //! `mistralrs-kv profile duo`.
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
 use kv_profile::{
     Model,
     duo::{Options, Pieces, Told, Training},
 };
-use mistralrs_kv::{EngineConfig, StartError};
+use mistralrs_kv::EngineConfig;
 
-use crate::cache_args::model_path;
+use super::{Source, with_engine};
 
 /// Steps that are told one by one, and how many later ones are told at once.
 const FIRST: usize = 3;
@@ -21,13 +17,8 @@ const OFTEN: usize = 10;
 
 #[derive(Debug, Args)]
 pub(crate) struct Duo {
-    /// The model: a GGUF file, or a folder with config.json, tokenizer.json and safetensors [default: what HEADROOM_MODEL
-    /// names].
-    #[arg(long, short, value_name = "PATH")]
-    model: Option<PathBuf>,
-    /// A long text; lists of words to be remembered are put between its words.
-    #[arg(long, value_name = "FILE")]
-    text: PathBuf,
+    #[command(flatten)]
+    source: Source,
     /// Folder of the profile. A run that was cut off goes on where it was.
     #[arg(long, value_name = "FOLDER")]
     out: PathBuf,
@@ -71,8 +62,7 @@ pub(crate) struct Duo {
 
 impl Duo {
     pub(super) fn execute(&self) -> Result<()> {
-        let path = model_path(self.model.clone())?;
-        let text = read(&self.text)?;
+        let (path, text) = self.source.read()?;
         eprintln!("profile: bringing the text to tokens, with the engine's tokenizer");
         let pieces = pieces(&path, &text)?;
         eprintln!("profile: reading the weights in 32 bits");
@@ -123,19 +113,9 @@ fn tell(told: &Told) {
     }
 }
 
-/// The engine is there for its tokenizer alone, and gone when this returns.
+/// The engine is there for its tokenizer alone.
 fn pieces(model: &Path, text: &str) -> Result<Pieces> {
-    let runtime = tokio::runtime::Runtime::new().context("cannot start threads")?;
-    let engine = runtime.block_on(EngineConfig::new(model).start())?;
-    let pieces = Pieces::new(text, |text| runtime.block_on(engine.tokens(text)))?;
-    drop(engine);
-    runtime.shutdown_timeout(Duration::from_secs(5));
-    Ok(pieces)
-}
-
-fn read(path: &Path) -> Result<String, StartError> {
-    fs::read_to_string(path).map_err(|error| StartError::File {
-        path: path.to_owned(),
-        reason: error.to_string(),
+    with_engine(&EngineConfig::new(model), |runtime, engine| {
+        Pieces::new(text, |text| runtime.block_on(engine.tokens(text)))
     })
 }

@@ -1,10 +1,13 @@
 //! Scores of query heads: one JSON object with a key `"layer-head"` for each, and under it the score of every run.
-use std::fmt::Write as _;
+use std::{fmt::Write as _, path::Path};
 
 use serde_json::{Map, Value};
 
+use super::write;
+use crate::ProfileError;
+
 /// Scores of every query head, one for each run that counts.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct HeadScores {
     /// `[L][H * G][runs]`.
     pub runs: Vec<Vec<Vec<f64>>>,
@@ -17,6 +20,32 @@ impl HeadScores {
         Self {
             runs: means.iter().map(layer).collect(),
         }
+    }
+
+    /// Adds a run, `[L][H * G]`.
+    pub fn add(&mut self, run: Vec<Vec<f64>>) {
+        self.runs.resize(run.len(), Vec::new());
+        for (layer, run) in self.runs.iter_mut().zip(run) {
+            layer.resize(run.len(), Vec::new());
+            for (runs, score) in layer.iter_mut().zip(run) {
+                runs.push(score);
+            }
+        }
+    }
+
+    /// Runs that were added.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.runs.iter().flatten().map(Vec::len).max().unwrap_or(0)
+    }
+
+    /// Writes the authors' JSON.
+    ///
+    /// # Errors
+    ///
+    /// What cannot be written.
+    pub fn write(&self, path: &Path) -> Result<(), ProfileError> {
+        write(path, &self.json())
     }
 
     /// The mean over all runs, `[L][H * G]`; 0 without any.
@@ -41,7 +70,7 @@ impl HeadScores {
             let runs: Vec<String> = runs.iter().map(|&run| short(run)).collect();
             let comma = if text.len() > 1 { "," } else { "" };
             // Writing to a string cannot fail.
-            let _ = write!(text, "{comma}\n\"{layer}-{head}\": [{}]", runs.join(", "));
+            let _ = std::write!(text, "{comma}\n\"{layer}-{head}\": [{}]", runs.join(", "));
         }
         text + "\n}\n"
     }

@@ -7,6 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rand::{SeedableRng, seq::SliceRandom};
+use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use crate::ProfileError;
@@ -79,6 +81,38 @@ impl Profile {
             })
         };
         parsed.map_err(|reason| ProfileError::file(&path, reason))
+    }
+
+    /// Every value over `whole`, from 0 to 1; 0 where that is 0.
+    #[must_use]
+    pub fn scaled(&self, whole: f64) -> Vec<Vec<f64>> {
+        let share = |&value: &f64| {
+            if whole > 0.0 {
+                (value / whole).clamp(0.0, 1.0)
+            } else {
+                0.0
+            }
+        };
+        let row = |row: &Vec<f64>| row.iter().map(share).collect();
+        self.values.iter().map(row).collect()
+    }
+
+    /// The same values, each at a head that `seed` draws.
+    #[must_use]
+    pub fn shuffled(&self, seed: u64) -> Self {
+        let mut all: Vec<f64> = self.values.concat();
+        all.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
+        let mut rest = all.as_slice();
+        let mut values = Vec::with_capacity(self.values.len());
+        for row in &self.values {
+            let (row, others) = rest.split_at(row.len());
+            values.push(row.to_vec());
+            rest = others;
+        }
+        Self {
+            values,
+            kind: self.kind,
+        }
     }
 
     /// Writes it: DuoAttention's table into the folder `path`, HeadKV's scores into the file `path`.
