@@ -1,12 +1,22 @@
 //! Profiles of heads: the model that they are learned of is the engine's, and what the program finds in a planted model is what was planted.
 mod prepared;
 
-use std::path::Path;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use candle_core::DType;
-use kv_profile::Model;
-use mistralrs_kv::EngineConfig;
+use kv_profile::{
+    Model, Profile,
+    duo::WORDS,
+    planted::{GROUP, KV_HEADS, LAYERS, Planted, RETRIEVAL},
+};
+use mistralrs_kv::{CacheConfig, EngineConfig, Prompt, Request};
 use prepared::prepared;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 
 /// Relative to the largest logit of the row: sums come in another order.
 const BOUND: f32 = 1e-4;
@@ -45,7 +55,7 @@ async fn agrees(path: &Path, text: &str) {
 
 #[tokio::test]
 async fn the_model_that_is_learned_from_is_the_engines() {
-    let text = std::fs::read_to_string(concat!(
+    let text = fs::read_to_string(concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/../../docs/long-prompt.txt"
     ))
@@ -55,5 +65,173 @@ async fn the_model_that_is_learned_from_is_the_engines() {
     agrees(&smollm, text).await;
     for name in ["tiny-llama", "tiny-qwen2"] {
         agrees(&prepared(&format!("models/{name}"), "tiny-models"), text).await;
+    }
+}
+
+/// Words of the text, and those that are to be found in it.
+const FILLERS: usize = 400;
+const HIDDEN: usize = 20;
+
+/// A planted model, and a text of words of no meaning.
+struct Planting {
+    folder: tempfile::TempDir,
+    seed: u64,
+}
+
+impl Planting {
+    fn new() -> Self {
+        let seed: u64 = rand::random();
+        let folder = tempfile::tempdir().expect("a folder");
+        let asked = [
+            "What", "was", "the", "passkey?", "passkey", "was:", "first", "second",
+        ];
+        let told = ["The", "to", "remember", "is:", "."];
+        let numbered =
+            |name: &'static str, count| (0..count).map(move |word| format!("{name}{word}"));
+        let words = WORDS
+            .iter()
+            .chain(&asked)
+            .chain(&told)
+            .map(ToString::to_string);
+        let words = words
+            .chain(numbered("w", FILLERS))
+            .chain(numbered("n", HIDDEN));
+        let planted = Planted::new(words, seed);
+        planted.write(&folder.path().join("model")).expect("writes");
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let text = (0..3000).map(|_| format!("w{}", rng.random_range(0..FILLERS)));
+        let text: Vec<String> = text.collect();
+        fs::write(folder.path().join("text.txt"), text.join(" ")).expect("writes");
+        Self { folder, seed }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Runs `profile KIND` on the model and the text; what it says on the standard output.
+    fn profile(&self, kind: &str, options: &str) -> String {
+        let folder = self.folder.path().display().to_string();
+        let mut run = Command::new(env!("CARGO_BIN_EXE_mistralrs-kv"));
+        run.args(["profile", kind, "--model"])
+            .arg(self.path("model"));
+        run.arg("--text").arg(self.path("text.txt"));
+        run.args(["--seed", &self.seed.to_string()]);
+        run.args(options.replace("DIR", &folder).split_whitespace());
+        said(run, self.seed)
+    }
+}
+
+fn said(mut run: Command, seed: u64) -> String {
+    let done = run.output().expect("the program starts");
+    let error = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "seed {seed}: {error}");
+    String::from_utf8(done.stdout).expect("is text")
+}
+
+/// The retrieval heads of a profile are the planted ones: every one of them is above every other head.
+fn finds_what_was_planted(profile: &Profile, group: usize, seed: u64) {
+    let (mut lowest, mut highest) = (f64::INFINITY, f64::NEG_INFINITY);
+    for (layer, heads) in profile.values.iter().enumerate() {
+        for (head, &value) in heads.iter().enumerate() {
+            if RETRIEVAL.contains(&(layer, head / group)) {
+                lowest = lowest.min(value);
+            } else {
+                highest = highest.max(value);
+            }
+        }
+    }
+    let values = &profile.values;
+    assert!(lowest > 2.0 * highest.max(0.05), "seed {seed}: {values:?}");
+}
+
+/// Learned, thresholded and run: with its two retrieval heads alone the model finds what the full cache finds, and without them it does not.
+#[tokio::test]
+async fn gates_of_a_planted_model_are_learned_and_serve_it() {
+    let planting = Planting::new();
+    let sizes =
+        "--passkeys 2 --words 12 --min-length 120 --max-length 250 --sinks 4 --recent 16 --block 4";
+    let options = format!("--out DIR/gates --steps 120 {sizes}");
+    planting.profile("duo", &options);
+    let profile = Profile::read(&planting.path("gates")).expect("was written");
+    finds_what_was_planted(&profile, 1, planting.seed);
+    // A run that is done has nothing to do.
+    planting.profile("duo", &options);
+    assert_eq!(
+        Profile::read(&planting.path("gates")).expect("is there"),
+        profile
+    );
+
+    let heads = LAYERS * KV_HEADS;
+    let sparsity = 1.0 - RETRIEVAL.len() as f64 / heads as f64;
+    let hidden: Vec<String> = (0..HIDDEN).map(|word| format!("n{word}")).collect();
+    let text = fs::read_to_string(planting.path("text.txt")).expect("is there");
+    let before: Vec<&str> = text.split(' ').take(500).collect();
+    let before = before.join(" ");
+    let prompt = format!(
+        "{} {} {before} {}",
+        before,
+        hidden.join(" "),
+        hidden[..2].join(" ")
+    );
+    let mut answers = Vec::new();
+    let gates = planting.path("gates").display().to_string();
+    for (profile, sparsity) in [
+        (gates.as_str(), sparsity),
+        (gates.as_str(), 1.0),
+        ("neutral-alternating", 0.5),
+    ] {
+        let cache = CacheConfig::new("duo-attention")
+            .set("profile", profile)
+            .set("sparsity", sparsity)
+            .prompt_tail(2);
+        let config = EngineConfig {
+            cache: Some(cache),
+            ..EngineConfig::new(planting.path("model"))
+        };
+        let engine = config.start().await.expect("starts");
+        let request = Request::greedy(Prompt::Text(prompt.clone()), 10);
+        answers.push(engine.generate(request).await.expect("answers").text);
+    }
+    let found = hidden[2..12].join(" ");
+    assert_eq!(answers[0].trim(), found, "seed {}", planting.seed);
+    assert!(
+        answers[1..].iter().all(|answer| answer.trim() != found),
+        "{answers:?}"
+    );
+}
+
+#[test]
+fn scores_of_a_planted_model_are_those_of_its_retrieval_heads() {
+    let planting = Planting::new();
+    let word = |numbers: std::ops::Range<usize>| -> String {
+        numbers.map(|number| format!(" n{number}")).collect()
+    };
+    let needle = serde_json::json!({
+        "before": word(0..2), "answer": word(2..12), "after": " .", "question": word(0..2),
+    });
+    fs::write(planting.path("needles.jsonl"), format!("{needle}\n")).expect("writes");
+    for score in ["r", "r2"] {
+        let sizes =
+            "--needles DIR/needles.jsonl --min-length 50 --max-length 600 --lengths 2 --depths 3";
+        planting.profile(
+            "head-kv",
+            &format!("--score {score} --out DIR/{score}.json {sizes}"),
+        );
+        let profile = Profile::read(&planting.path(&format!("{score}.json"))).expect("was written");
+        finds_what_was_planted(&profile, GROUP, planting.seed);
+        let (layer, head) = RETRIEVAL[0];
+        let value = profile.values[layer][head * GROUP];
+        // Every word of the answer is looked at while it is said; a model that has come to the end of its text says it again.
+        assert!(value > 0.9, "{score}, seed {}: {value}", planting.seed);
+        let again = fs::read(planting.path(&format!("{score}.json"))).expect("is there");
+        planting.profile(
+            "head-kv",
+            &format!("--score {score} --out DIR/again.json {sizes}"),
+        );
+        assert!(
+            again == fs::read(planting.path("again.json")).expect("was written"),
+            "{score}"
+        );
     }
 }

@@ -33,15 +33,16 @@ const SLOW: usize = PAIRS / 2;
 const ROPE_THETA: f64 = 1e8;
 /// Numbers that stand for a word: two for each slow pair.
 const CODE: usize = 2 * (PAIRS - SLOW);
-/// Hidden dimension, and where in it what stands.
-const HIDDEN: usize = 256;
+/// Hidden dimension, the engine's for so many heads, and where in it what stands.
+const HIDDEN: usize = KV_HEADS * GROUP * DIM;
 const WORD: usize = 32;
 const WORD_BEFORE: usize = WORD + CODE;
 const SAID: usize = WORD_BEFORE + CODE;
 const NOISE: usize = SAID + CODE;
 /// A number that every token has. It outweighs all others, so that a norm divides every row by about the same.
 const ALWAYS: f32 = 64.0;
-const ROOT: f32 = 4.0;
+/// What that is: `ALWAYS` over the root of `HIDDEN`.
+const ROOT: f32 = 2.0 * std::f32::consts::SQRT_2;
 /// How sharply heads look.
 const NEAR: f32 = 14.0;
 const SAME: f32 = 1.5;
@@ -50,6 +51,7 @@ const LAST: f32 = 4.0;
 const INTERMEDIATE: usize = 32;
 const UNKNOWN: &str = "<unk>";
 const END: &str = "<end>";
+const BLANK: &str = "\u{2581}";
 
 /// The model's files.
 #[derive(Debug)]
@@ -127,12 +129,14 @@ impl Planted {
         })
     }
 
-    /// Words between blanks.
+    /// Words between blanks, each with a sign for the blank before it, so that a text comes back.
     fn tokenizer(&self) -> Value {
         let numbered = self.words.iter().enumerate();
-        let vocabulary: Map<String, Value> = numbered
-            .map(|(number, word)| (word.clone(), json!(number)))
-            .collect();
+        let name = |(number, word): (usize, &String)| match number {
+            0 | 1 => (word.clone(), json!(number)),
+            _ => (format!("{BLANK}{word}"), json!(number)),
+        };
+        let vocabulary: Map<String, Value> = numbered.map(name).collect();
         let special = |id: usize, content: &str| {
             json!({
                 "id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
@@ -145,9 +149,16 @@ impl Planted {
             "padding": null,
             "added_tokens": [special(0, UNKNOWN), special(1, END)],
             "normalizer": null,
-            "pre_tokenizer": {"type": "WhitespaceSplit"},
+            "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
+                {"type": "WhitespaceSplit"},
+                {"type": "Metaspace", "replacement": BLANK, "prepend_scheme": "always", "split": true},
+            ]},
             "post_processor": null,
-            "decoder": null,
+            "decoder": {"type": "Sequence", "decoders": [
+                {"type": "Replace", "pattern": {"String": BLANK}, "content": " "},
+                {"type": "ByteFallback"},
+                {"type": "Fuse"},
+            ]},
             "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": UNKNOWN},
         })
     }

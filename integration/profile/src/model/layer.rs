@@ -46,6 +46,28 @@ impl Linear {
 }
 
 impl Layer {
+    /// What has another shape than the model's numbers say, if anything has.
+    pub(super) fn misfit(&self, shape: &Shape, hidden: usize) -> Result<Option<String>> {
+        let keys = shape.kv_heads * shape.head_dim;
+        let queries = keys * shape.group;
+        let inner = self.gate.matrix.dim(0)?;
+        let wrong = [
+            ("queries", &self.queries, [queries, hidden]),
+            ("keys", &self.keys, [keys, hidden]),
+            ("values", &self.values, [keys, hidden]),
+            ("output", &self.output, [hidden, queries]),
+            ("MLP's gate", &self.gate, [inner, hidden]),
+            ("MLP's way up", &self.up, [inner, hidden]),
+            ("MLP's way down", &self.down, [hidden, inner]),
+        ]
+        .into_iter()
+        .find(|(_, linear, wanted)| linear.matrix.dims() != wanted);
+        Ok(wrong.map(|(name, linear, wanted)| {
+            let found = linear.matrix.dims();
+            format!("the matrix of the {name} is {found:?}; allowed: {wanted:?}")
+        }))
+    }
+
     /// From `[T, E]` to `[T, E]`.
     pub(crate) fn forward(
         &self,

@@ -63,11 +63,17 @@ impl Model {
     ///
     /// A file that cannot be read, and a model that is not of Llama's type; by the name of what is missing or different.
     pub fn load(path: &Path) -> std::result::Result<Self, ProfileError> {
-        if path.is_dir() {
-            folder::load(path)
+        let model = if path.is_dir() {
+            folder::load(path)?
         } else {
-            gguf::load(path)
+            gguf::load(path)?
+        };
+        for (index, layer) in model.layers.iter().enumerate() {
+            if let Some(wrong) = layer.misfit(&model.shape, model.embedding.dim(1)?)? {
+                return Err(ProfileError::file(path, format!("layer {index}: {wrong}")));
+            }
         }
+        Ok(model)
     }
 
     /// Its numbers.
