@@ -1,6 +1,6 @@
 //! `cargo xtask eval`: what every policy loses and saves, with the model and the text that the book's figures are of.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -18,13 +18,7 @@ pub(crate) fn run(
     out: &Path,
     options: &[String],
 ) -> Result<()> {
-    // Weights in 32 bits read prompts fastest.
-    let models = setup::run(workspace, DtypeArg::F32, choice)?;
-    let model = models.first().context("set-up made no model")?;
-    let text = {
-        let _lock = workspace.lock()?;
-        text::ensure(workspace)?
-    };
+    let (model, text) = prepared(workspace, choice)?;
     let binary = demo::build(workspace, "eval")?;
     let mut command = process::without_us(&binary);
     command.current_dir(workspace.root()).arg("eval");
@@ -33,4 +27,13 @@ pub(crate) fn run(
     command.arg("--out").arg(out).args(options);
     println!("eval: {}", process::written(&command));
     process::run(&mut command)
+}
+
+/// Sets up; the model and the text.
+pub(crate) fn prepared(workspace: &Workspace, choice: &Choice) -> Result<(PathBuf, PathBuf)> {
+    // Weights in 32 bits read prompts fastest.
+    let models = setup::run(workspace, DtypeArg::F32, choice)?;
+    let model = models.into_iter().next().context("set-up made no model")?;
+    let _lock = workspace.lock()?;
+    Ok((model, text::ensure(workspace)?))
 }

@@ -21,6 +21,7 @@ mod packages;
 mod parity;
 mod pip;
 mod process;
+mod profiles;
 mod progress;
 mod scratch;
 mod setup;
@@ -83,6 +84,15 @@ enum Command {
         /// More options of `mistralrs-kv eval`
         #[arg(last = true)]
         options: Vec<String>,
+    },
+    /// Set up, build the command line, find the heads of the model for duo-attention and head-kv, and measure what the profiles are worth; an hour,
+    /// goes on where it was cut off
+    Profiles {
+        /// Folder of profiles and results
+        #[arg(long, value_name = "FOLDER", default_value = ".headroom/profiles")]
+        out: PathBuf,
+        #[command(flatten)]
+        model: ModelArg,
     },
     /// Run kvpress' presses on the text that `eval` goes on from, and put the perplexities beside ours; 3 GB of Python packages, then 6 minutes
     Kvpress {
@@ -233,6 +243,7 @@ fn run(command: Command) -> Result<ExitCode> {
             model,
             options,
         } => eval::run(&workspace, &model.choice(), &out, &options)?,
+        Command::Profiles { out, model } => profiles::run(&workspace, &model.choice(), &out)?,
         Command::Kvpress { ours, model } => kvpress::run(&workspace, &model.choice(), &ours)?,
         Command::Vendor { into, hook } => {
             vendor::run(&workspace, &into, hook.as_deref())?;

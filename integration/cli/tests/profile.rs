@@ -13,7 +13,7 @@ use kv_profile::{
     duo::WORDS,
     planted::{GROUP, KV_HEADS, LAYERS, Planted, RETRIEVAL},
 };
-use mistralrs_kv::{CacheConfig, EngineConfig, Prompt, Request};
+use mistralrs_kv::{CacheConfig, EngineConfig, Prompt, Request, kv_core::Budget};
 use prepared::prepared;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -234,4 +234,160 @@ fn scores_of_a_planted_model_are_those_of_its_retrieval_heads() {
             "{score}"
         );
     }
+}
+
+/// The profiles that are shipped for the model of the tests: loaded, thresholded and run.
+#[tokio::test]
+async fn shipped_profiles_serve_the_model_that_they_are_of() {
+    const PROMPT: usize = 400;
+    const BUDGET: usize = 64;
+    let model = prepared("models/SmolLM2-135M-Instruct-F32.gguf", "model --dtype f32");
+    let policies = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../policies");
+    let path = |name: &str| policies.join(name).display().to_string();
+    let duo = CacheConfig::new("duo-attention").set(
+        "profile",
+        path("duo-attention/profiles/SmolLM2-135M-Instruct"),
+    );
+    let head_kv = |score: &str| {
+        let name = format!("head-kv/profiles/SmolLM2-135M-Instruct.{score}.json");
+        CacheConfig::new("head-kv")
+            .set("profile", path(&name))
+            .budget(Budget::Tokens(BUDGET))
+    };
+    let caches = [duo, head_kv("r"), head_kv("r2")];
+    let mut study = EngineConfig::new(model)
+        .start_study(&caches)
+        .await
+        .expect("starts");
+    let text = fs::read_to_string(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../docs/long-prompt.txt"
+    ));
+    let mut text = study
+        .tokens(&text.expect("is there"))
+        .await
+        .expect("has a tokenizer");
+    text.truncate(PROMPT + 1);
+    let behind = text.split_off(PROMPT);
+    study.read(text).await.expect("reads");
+    let mut kept = Vec::new();
+    for cache in 0..caches.len() {
+        assert_eq!(
+            study.caches()[cache].notice(PROMPT),
+            None,
+            "cache {cache} was learned"
+        );
+        let gone_on = study.go_on(cache, &behind).await.expect("goes on");
+        kept.push(gone_on.report.kept.concat());
+    }
+    let whole = kept[0]
+        .iter()
+        .filter(|tokens| **tokens == PROMPT + 1)
+        .count();
+    let window = kept[0].iter().filter(|tokens| **tokens == 16 + 32).count();
+    assert_eq!((whole, window), (45, 45), "{:?}", kept[0]);
+    for kept in &kept[1..] {
+        // What is read behind the text comes on top.
+        assert_eq!(kept.iter().sum::<usize>(), 90 * (BUDGET + 1), "{kept:?}");
+        let (least, most) = (kept.iter().min(), kept.iter().max());
+        assert!(least < most, "{kept:?}");
+    }
+}
+
+/// Every mistake is named, with exit code 2.
+#[test]
+fn mistakes_are_named() {
+    let planting = Planting::new();
+    let folder = planting.folder.path().display().to_string();
+    fs::write(planting.path("bad.tsv"), "1 0\n1\n").expect("writes");
+    fs::write(planting.path("bad.jsonl"), "{\"before\": 1}\n").expect("writes");
+    let duo = "profile duo -m DIR/model --out DIR/new --text";
+    let head_kv = "profile head-kv -m DIR/model --text DIR/text.txt --out DIR/new.json";
+    for (arguments, expected) in [
+        (
+            format!("{duo} DIR/text.txt --steps 0"),
+            "`steps` is 0; allowed: at least 1",
+        ),
+        (
+            format!("{duo} DIR/text.txt --max-length 9000"),
+            "`max_length` is 9000; allowed: at most",
+        ),
+        (format!("{duo} DIR/none.txt"), "none.txt: "),
+        (
+            "profile duo -m DIR/nothing --text DIR/text.txt --out DIR/new".into(),
+            "nothing",
+        ),
+        (
+            format!("{head_kv} --depths 0"),
+            "`depths` is 0; allowed: at least 1",
+        ),
+        (
+            format!("{head_kv} --needles DIR/bad.jsonl"),
+            "bad.jsonl: line 1: ",
+        ),
+        // Nothing that is built in is of this model's words.
+        (
+            format!("{head_kv} --lengths 1 --depths 1 --max-length 100"),
+            "no run was answered",
+        ),
+        (
+            "profile show DIR/bad.tsv".into(),
+            "bad.tsv: line 2: 1 columns; allowed: 2",
+        ),
+        (
+            "profile shuffle DIR/none.json --out DIR/new.json".into(),
+            "none.json: ",
+        ),
+    ] {
+        let mut run = Command::new(env!("CARGO_BIN_EXE_mistralrs-kv"));
+        run.args(arguments.replace("DIR", &folder).split_whitespace());
+        let done = run.output().expect("the program starts");
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert_eq!(done.status.code(), Some(2), "`{arguments}` said: {said}");
+        assert!(said.contains(expected), "`{arguments}` said: {said}");
+        assert!(!said.contains("panicked"), "`{arguments}` said: {said}");
+    }
+    assert!(!planting.path("new.json").exists());
+}
+
+#[test]
+fn profiles_are_drawn_and_shuffled() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("heads.tsv");
+    fs::write(&path, "1.0 0.0\n0.25 1.5\n0.5 0.75\n").expect("writes");
+    let show = |options: &[&str]| {
+        let mut run = Command::new(env!("CARGO_BIN_EXE_mistralrs-kv"));
+        run.args(["profile", "show"]).arg(&path).args(options);
+        said(run, 0)
+    };
+    let text = show(&[]);
+    for part in [
+        "layers 0 to 2",
+        "0  █░▒",
+        "1  ·█▓",
+        "layer    1  0.250 1.000",
+    ] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    let picture = show(&["--svg"]);
+    assert!(picture.starts_with("<svg"), "{picture}");
+    assert!(picture.contains("layer 1, head 0: 0.250"), "{picture}");
+
+    let scores = folder.path().join("scores.json");
+    let text = r#"{"0-0": [0.2, 0.4], "0-1": [0.1], "1-0": [0.6], "1-1": [0]}"#;
+    fs::write(&scores, text).expect("writes");
+    let shuffled = folder.path().join("other.json");
+    let mut run = Command::new(env!("CARGO_BIN_EXE_mistralrs-kv"));
+    run.args(["profile", "shuffle"]).arg(&scores);
+    run.arg("--out").arg(&shuffled).args(["--seed", "3"]);
+    said(run, 3);
+    let sorted = |path: &Path| {
+        let mut all = Profile::read(path).expect("is a profile").values.concat();
+        all.sort_by(f64::total_cmp);
+        all.iter()
+            .map(|value| format!("{value:.4}"))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(sorted(&scores), sorted(&shuffled));
+    assert_eq!(sorted(&scores), ["0.0000", "0.1000", "0.3000", "0.6000"]);
 }
