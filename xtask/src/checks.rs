@@ -19,7 +19,7 @@ use crate::{
 /// The package that has one feature per policy.
 const FACADE: &str = "mistralrs-kv";
 /// Packages that need no engine; the policies are found by their folder.
-const LIGHT: [&str; 9] = [
+const LIGHT: [&str; 10] = [
     "kv-core",
     "attention-kernels",
     "cuda-host-shim",
@@ -28,6 +28,7 @@ const LIGHT: [&str; 9] = [
     "kv-hook",
     "kv-loader",
     "kv-patch",
+    "kv-profile",
     "ptx-emulator",
 ];
 /// Features that a check of their own covers, because they compile only with tools of their own.
