@@ -2,6 +2,8 @@
 //! prompt's tail sees.
 mod common;
 
+use std::sync::{Arc, Mutex};
+
 use attention_kernels::oracle;
 use candle_core::DType;
 use common::gpu::EmulatedGpu;
@@ -431,4 +433,84 @@ on_each_machine! {
     };
     no_padding_is_observed: padding_is_never_observed;
     duo_attention_streams_its_prompt: streaming_heads_see_sinks_and_a_window;
+}
+
+/// Whoever watches is told of every decoded token, layer by layer, how each query head weighs all tokens before it, of every sequence of a
+/// batch; the attention is what it is when nobody watches.
+#[test]
+fn rows_are_told_of_every_query_head() {
+    const PROMPT: usize = 30;
+    const STEPS: usize = 3;
+    let seed: u64 = rand::random();
+    let run = |watched: bool| {
+        let mut host = Host::new(CacheConfig::new("keep-all"), DType::F32, seed);
+        let told: Arc<Mutex<Vec<Told>>> = Arc::default();
+        if watched {
+            let told = told.clone();
+            host.runtime.watch_rows(move |seen| {
+                let told = &mut told.lock().expect("one thread");
+                told.push((seen.layer, seen.position, seen.rows.to_vec()));
+            });
+        }
+        let mut sequences = [remembered(1), remembered(2)];
+        host.pass(&mut sequences, PROMPT, true);
+        let mut out = Vec::new();
+        for _ in 0..STEPS {
+            let steps = host.pass(&mut sequences, 1, false);
+            out.extend(steps.into_iter().map(|step| step.output));
+        }
+        host.runtime.stop_watching();
+        host.pass(&mut sequences, 1, false);
+        let told = told.lock().expect("one thread").clone();
+        (out, told, sequences)
+    };
+    let (out, told, sequences) = run(true);
+    assert_eq!(run(false).0, out, "seed {seed}");
+    assert_eq!(told.len(), STEPS * LAYERS * sequences.len());
+    for (index, (layer, position, rows)) in told.iter().enumerate() {
+        let sequence = &sequences[index % sequences.len()];
+        let step = index / (LAYERS * sequences.len());
+        assert_eq!((*position, rows.len()), (PROMPT + step, HEADS * GROUP));
+        for (head, row) in rows.iter().enumerate() {
+            let query = &sequence.queries[*layer][head][position * DIM..(position + 1) * DIM];
+            let keys = &sequence.keys[*layer][head / GROUP][..(position + 1) * DIM];
+            let wanted = oracle::attention_row(keys, query, DIM, SCALE, None, Reduce::Mean);
+            assert_eq!(row.len(), wanted.len());
+            for (found, wanted) in row.iter().zip(wanted) {
+                let off = (f64::from(*found) - wanted).abs();
+                assert!(
+                    off <= 1e-5 * wanted.max(1e-3),
+                    "seed {seed}: {found} instead of {wanted}"
+                );
+            }
+        }
+    }
+}
+
+/// Layer, position and rows.
+type Told = (usize, usize, Vec<Vec<f32>>);
+
+/// Where rows cannot be told, a token fails instead of being passed over.
+#[test]
+fn nobody_watches_a_device_or_positions_of_the_cache() {
+    let relative = CacheConfig::new("streaming-llm")
+        .budget(Budget::Tokens(16))
+        .set("positions", "cache-relative");
+    for (machine, config, wanted) in [
+        (
+            Machine::EmulatedGpu,
+            CacheConfig::new("keep-all"),
+            "in the host's memory only",
+        ),
+        (Machine::Cpu, relative, "of positions in the text only"),
+    ] {
+        let mut host = Host::on(machine, config, DType::F32, 1);
+        let mut sequence = [remembered(1)];
+        host.pass(&mut sequence, 20, true);
+        host.runtime.watch_rows(|_| ());
+        let fails = std::panic::AssertUnwindSafe(|| host.pass(&mut sequence, 1, false));
+        let panic = std::panic::catch_unwind(fails).err().expect("fails");
+        let text = panic.downcast_ref::<String>().expect("a text");
+        assert!(text.contains(wanted), "{text}");
+    }
 }
