@@ -100,7 +100,7 @@ impl Bench<'_> {
             "--tasks",
             "passkey,multi-key,text",
             "--trials",
-            "8",
+            "6",
             "--out",
             &out,
         ])

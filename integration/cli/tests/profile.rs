@@ -49,7 +49,6 @@ async fn agrees(path: &Path, text: &str) {
         .zip(&ours)
         .map(|(one, other)| (one - other).abs());
     let off = off.fold(0.0, f32::max) / largest;
-    println!("{what}: {} tokens, {off:e} off", tokens.len());
     assert!(off <= BOUND, "{what}: {off:e} of the largest logit off");
 }
 

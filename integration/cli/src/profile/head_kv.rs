@@ -20,10 +20,8 @@ use tokio::runtime::Runtime;
 use super::{Source, read, with_engine};
 use crate::{cache_args::make_room, run::out_of_range};
 
-/// How many runs are told at once.
+/// Every so many runs one is told, and the first.
 const OFTEN: usize = 10;
-/// What stands before a head's name while a run is told.
-const FIRST: usize = 1;
 
 /// Which score.
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -139,7 +137,7 @@ impl Desk<'_> {
                 scores.add(seen.scores(self.method, run));
             }
             let done = index + 1;
-            if done <= FIRST || done.is_multiple_of(OFTEN) || done == runs.len() {
+            if done == 1 || done.is_multiple_of(OFTEN) || done == runs.len() {
                 eprintln!(
                     "profile: run {done} of {}, {} tokens, answered {:?}; {} count; about {} s left",
                     runs.len(),

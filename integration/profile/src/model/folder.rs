@@ -61,7 +61,7 @@ impl Config {
         }
         // Qwen2 names a window that it does not use.
         let unused = self.fields["use_sliding_window"] == false;
-        for field in ["rope_scaling", "sliding_window"] {
+        for field in ["rope_scaling", "rope_parameters", "sliding_window"] {
             let found = &self.fields[field];
             let is_unused = found.is_null() || unused && field == "sliding_window";
             if !is_unused {

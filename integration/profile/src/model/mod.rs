@@ -68,6 +68,16 @@ impl Model {
         } else {
             gguf::load(path)?
         };
+        let (pairs, factors) = (model.shape.head_dim / 2, &model.factors);
+        if let Some(factors) = factors.as_ref().filter(|factors| factors.len() != pairs) {
+            let found = format!("{} factors", factors.len());
+            return Err(other_kind(
+                path,
+                "`rope_freqs.weight`",
+                found,
+                &format!("{pairs}"),
+            ));
+        }
         for (index, layer) in model.layers.iter().enumerate() {
             if let Some(wrong) = layer.misfit(&model.shape, model.embedding.dim(1)?)? {
                 return Err(ProfileError::file(path, format!("layer {index}: {wrong}")));

@@ -59,18 +59,18 @@ impl Needle {
             ],
             Method::R2 => vec![
                 Self::new(
-                    "\n\nThe password of a house is what its owner likes best. Martha likes to paint old boats. Henry owns the blue house, and \
-                     Henry likes",
-                    " to catch trout in the mountain stream",
+                    "\n\nHenry lives in the stone tower, Martha in the mill. The treasure of the mill is a pair of green lamps. The treasure \
+                     of the stone tower is",
+                    " eleven maps of the northern sea",
                     ".\n\n",
-                    "\n\nThe password of the blue house is what Henry likes best. Henry likes",
+                    "\n\nHenry is asked what he owns. The treasure of the stone tower is",
                 ),
                 Self::new(
-                    "\n\nThe prize goes to whoever bakes for the fair. Simon brings a basket of green apples. Clara bakes for the fair, and \
-                     Clara brings",
-                    " a honey cake with roasted walnuts",
+                    "\n\nClara bakes the honey cake, Simon the apple pie. The prize for the apple pie is two silver spoons. The prize for the \
+                     honey cake is",
+                    " seven yards of crimson velvet",
                     ".\n\n",
-                    "\n\nThe prize goes to Clara, who bakes for the fair. Clara brings",
+                    "\n\nClara is asked what she has won. The prize for the honey cake is",
                 ),
             ],
         }
