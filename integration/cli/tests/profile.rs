@@ -150,7 +150,7 @@ async fn gates_of_a_planted_model_are_learned_and_serve_it() {
     let planting = Planting::new();
     let sizes =
         "--passkeys 2 --words 12 --min-length 120 --max-length 250 --sinks 4 --recent 16 --block 4";
-    let options = format!("--out DIR/gates --steps 120 {sizes}");
+    let options = format!("--out DIR/gates --steps 100 {sizes}");
     planting.profile("duo", &options);
     let profile = Profile::read(&planting.path("gates")).expect("was written");
     finds_what_was_planted(&profile, 1, planting.seed);

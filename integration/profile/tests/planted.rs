@@ -58,7 +58,7 @@ fn the_planted_model_goes_on_with_what_it_has_read() {
 
 fn options() -> Options {
     Options {
-        steps: 150,
+        steps: 100,
         min_length: 120,
         max_length: 300,
         buffer: 10,
