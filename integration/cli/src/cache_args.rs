@@ -1,5 +1,8 @@
 //! The options that every command with a model shares.
-use std::path::PathBuf;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use clap::{Args, ValueEnum};
 use kv_core::Registry;
@@ -97,6 +100,14 @@ pub(crate) fn model_path(given: Option<PathBuf>) -> Result<PathBuf, StartError> 
         value: "missing".into(),
         allowed: "a GGUF file or a model's folder: give `--model PATH` or set HEADROOM_MODEL"
             .into(),
+    })
+}
+
+/// A text that the user names.
+pub(crate) fn read(path: &Path) -> Result<String, StartError> {
+    fs::read_to_string(path).map_err(|error| StartError::File {
+        path: path.to_owned(),
+        reason: format!("cannot be read: {error}"),
     })
 }
 

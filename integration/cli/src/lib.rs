@@ -15,6 +15,7 @@
 
 mod bench;
 mod cache_args;
+mod clock;
 mod compare;
 mod conform;
 mod eval;

@@ -51,6 +51,18 @@ impl ProfileError {
         }
     }
 
+    /// Refuses the first of some numbers that is below its least.
+    pub(crate) fn below(numbers: &[(&'static str, usize, usize)]) -> Result<(), Self> {
+        match numbers.iter().find(|(_, value, least)| value < least) {
+            Some((field, value, least)) => Err(Self::out_of_range(
+                field,
+                value,
+                format!("at least {least}"),
+            )),
+            None => Ok(()),
+        }
+    }
+
     pub(crate) fn out_of_range(
         field: &'static str,
         value: impl ToString,

@@ -22,4 +22,4 @@ mod sight;
 pub use error::ProfileError;
 pub use files::{HeadScores, Kind, Profile};
 pub use model::{Model, Shape};
-pub use sight::{Sight, Window};
+use sight::{Sight, Window};

@@ -5,7 +5,7 @@ const AT_ONCE: usize = 64;
 
 /// What a head sees of the tokens up to its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sight {
+pub(crate) enum Sight {
     /// All of them.
     Full,
     /// The first and the latest.
@@ -15,19 +15,18 @@ pub enum Sight {
 /// Sinks and window of streaming heads, in blocks as the authors' kernel has them: a query sees the first `sinks` tokens, and
 /// of its own block and those before it so many that they make `recent` tokens. With blocks of one token, just `recent` tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Window {
+pub(crate) struct Window {
     /// First tokens of the text, a multiple of `block`.
-    pub sinks: usize,
+    pub(crate) sinks: usize,
     /// Latest tokens, a multiple of `block`, at least one block.
-    pub recent: usize,
+    pub(crate) recent: usize,
     /// Tokens of a block, from 1.
-    pub block: usize,
+    pub(crate) block: usize,
 }
 
 impl Window {
     /// Whether query `query` sees token `token`.
-    #[must_use]
-    pub const fn sees(&self, query: usize, token: usize) -> bool {
+    pub(crate) const fn sees(&self, query: usize, token: usize) -> bool {
         let (at, of) = (query / self.block, token / self.block);
         token <= query && (token < self.sinks || (at - of) * self.block < self.recent)
     }
@@ -52,8 +51,7 @@ pub(crate) struct Block {
 
 impl Sight {
     /// Whether query `query` sees token `token`.
-    #[must_use]
-    pub const fn sees(self, query: usize, token: usize) -> bool {
+    pub(crate) const fn sees(self, query: usize, token: usize) -> bool {
         match self {
             Self::Full => token <= query,
             Self::Streaming(window) => window.sees(query, token),

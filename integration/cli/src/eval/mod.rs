@@ -20,7 +20,7 @@ use mistralrs_kv::{CacheConfig, EngineConfig, StartError};
 use serde::Serialize;
 
 use crate::{
-    cache_args::{ModelArgs, make_room},
+    cache_args::{ModelArgs, make_room, read},
     run::out_of_range,
     table::Table,
 };
@@ -233,13 +233,6 @@ impl Eval {
         );
         Ok(())
     }
-}
-
-fn read(path: &Path) -> Result<String, StartError> {
-    fs::read_to_string(path).map_err(|error| StartError::File {
-        path: path.to_owned(),
-        reason: format!("cannot be read: {error}"),
-    })
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {

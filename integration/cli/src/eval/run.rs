@@ -1,6 +1,4 @@
 //! Items under caches: one dense reading of each text, then every cache in turn.
-use std::time::{Duration, Instant};
-
 use anyhow::{Context, Result};
 use candle_core::DType;
 use kv_core::{Budget, SequenceReport};
@@ -15,6 +13,7 @@ use super::{
     items::Asked,
     record::{CacheName, Key, Question, Record, Records},
 };
+use crate::clock::{Clock, short};
 
 /// A text and its turns in tokens.
 struct Prepared {
@@ -45,7 +44,7 @@ pub(super) async fn run(
         if is_done(candidates, asked, block, records) {
             continue;
         }
-        clock.say(index, asked);
+        tell(&clock, index, items.len(), asked);
         let prepared = prepare(study, asked).await?;
         let (tokens, most) = (prepared.tokens(), study.max_positions());
         if tokens > most {
@@ -322,42 +321,13 @@ fn scores(turns: &Turns, full: &[Vec<f32>], rows: &[Vec<f32>]) -> Scores {
 }
 
 /// Says how far it is, and about how long it takes.
-struct Clock {
-    start: Instant,
-    items: usize,
-}
-
-impl Clock {
-    fn start(items: usize) -> Self {
-        Self {
-            start: Instant::now(),
-            items,
-        }
-    }
-
-    fn say(&self, done: usize, asked: &Asked) {
-        let took = self.start.elapsed();
-        let left = u32::try_from(done)
-            .ok()
-            .filter(|&done| done > 0)
-            .map(|done| {
-                let rest = u32::try_from(self.items).unwrap_or(u32::MAX) - done;
-                took / done * rest
-            });
-        let left = left.map_or_else(String::new, |left| format!(", about {} left", short(left)));
-        eprintln!(
-            "eval: {} of {}{left}; {}, {}",
-            done + 1,
-            self.items,
-            asked.item.task,
-            asked.item.name
-        );
-    }
-}
-
-fn short(time: Duration) -> String {
-    match time.as_secs() {
-        seconds @ 0..=90 => format!("{seconds} s"),
-        seconds => format!("{} min", seconds.div_ceil(60)),
-    }
+fn tell(clock: &Clock, done: usize, items: usize, asked: &Asked) {
+    let left = clock.left(done);
+    let left = left.map_or_else(String::new, |left| format!(", about {} left", short(left)));
+    eprintln!(
+        "eval: {} of {items}{left}; {}, {}",
+        done + 1,
+        asked.item.task,
+        asked.item.name
+    );
 }

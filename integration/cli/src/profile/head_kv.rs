@@ -1,9 +1,5 @@
 //! `mistralrs-kv profile head-kv`.
-use std::{
-    path::PathBuf,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{path::PathBuf, sync::Arc};
 
 use anyhow::{Context, Result};
 use candle_core::{D, DType};
@@ -15,10 +11,15 @@ use kv_profile::{
     },
 };
 use mistralrs_kv::{CacheConfig, Engine, EngineConfig, KvDtype, Prompt, Request, Runtime as Cache};
+use parking_lot::Mutex;
 use tokio::runtime::Runtime;
 
-use super::{Source, read, with_engine};
-use crate::{cache_args::make_room, run::out_of_range};
+use super::{Source, with_engine};
+use crate::{
+    cache_args::{make_room, read},
+    clock::{Clock, short},
+    run::out_of_range,
+};
 
 /// Every so many runs one is told, and the first.
 const OFTEN: usize = 10;
@@ -128,7 +129,7 @@ struct Desk<'a> {
 impl Desk<'_> {
     /// The scores of all runs that count.
     fn all(&self, runs: &[Run], needles: &[Needle]) -> Result<HeadScores> {
-        let (start, mut scores) = (Instant::now(), HeadScores::default());
+        let (clock, mut scores) = (Clock::start(runs.len()), HeadScores::default());
         for (index, run) in runs.iter().enumerate() {
             let (said, seen) = self.one(run)?;
             let answer = &needles[run.needle].answer;
@@ -139,12 +140,12 @@ impl Desk<'_> {
             let done = index + 1;
             if done == 1 || done.is_multiple_of(OFTEN) || done == runs.len() {
                 eprintln!(
-                    "profile: run {done} of {}, {} tokens, answered {:?}; {} count; about {} s left",
+                    "profile: run {done} of {}, {} tokens, answered {:?}; {} count; about {} left",
                     runs.len(),
                     run.tokens.len(),
                     said_of(&said),
                     scores.count(),
-                    left(start.elapsed(), done, runs.len()).as_secs()
+                    short(clock.left(done).unwrap_or_default())
                 );
             }
         }
@@ -155,40 +156,18 @@ impl Desk<'_> {
     fn one(&self, run: &Run) -> Result<(String, Seen)> {
         let cache: &Arc<Cache> = self.engine.runtime().context("a policy is configured")?;
         // The engine's thread tells where heads look, and then which token came of it.
-        let (sender, looks) = std::sync::mpsc::channel();
-        let tokens = sender.clone();
-        cache.watch_rows(move |seen| {
-            // Whoever listens is there until the answer is said.
-            let _ = sender.send(Look::Layer(seen.rows.to_vec()));
-        });
+        let seen = Arc::new(Mutex::new(Seen::of(self.method, run)));
+        let (looks, says) = (seen.clone(), seen.clone());
+        cache.watch_rows(move |told| looks.lock().layer(told.rows));
         let prompt = Prompt::Tokens(run.tokens.clone());
         let request = Request::greedy(prompt, MOST_SAID).with_logits(move |logits, _| {
             let token = logits.to_dtype(DType::F32)?.argmax(D::Minus1)?;
-            let _ = tokens.send(Look::Said(token.flatten_all()?.to_vec1::<u32>()?[0]));
+            says.lock().said(token.flatten_all()?.to_vec1::<u32>()?[0]);
             Ok(logits.clone())
         });
         let answer = self.runtime.block_on(self.engine.generate(request));
         cache.stop_watching();
-        let mut seen = Seen::of(self.method, run);
-        for look in looks.try_iter() {
-            match look {
-                Look::Layer(rows) => seen.layer(&rows),
-                Look::Said(token) => seen.said(token),
-            }
-        }
+        let seen = std::mem::take(&mut *seen.lock());
         Ok((answer?.text, seen))
     }
-}
-
-/// What is told while an answer is said.
-enum Look {
-    /// One layer's attention, `[H * G][T]`.
-    Layer(Vec<Vec<f32>>),
-    /// The token that came of it.
-    Said(u32),
-}
-
-fn left(took: Duration, done: usize, all: usize) -> Duration {
-    let each = took / u32::try_from(done).unwrap_or(u32::MAX).max(1);
-    each * u32::try_from(all - done).unwrap_or(u32::MAX)
 }

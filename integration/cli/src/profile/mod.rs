@@ -3,18 +3,14 @@ mod duo;
 mod head_kv;
 mod show;
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use mistralrs_kv::{Engine, EngineConfig, StartError};
 use tokio::runtime::Runtime;
 
-use crate::cache_args::model_path;
+use crate::cache_args::{model_path, read};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Profile {
@@ -70,11 +66,4 @@ fn with_engine<T>(
     drop(engine);
     runtime.shutdown_timeout(Duration::from_secs(5));
     done
-}
-
-fn read(path: &Path) -> Result<String, StartError> {
-    fs::read_to_string(path).map_err(|error| StartError::File {
-        path: path.to_owned(),
-        reason: error.to_string(),
-    })
 }

@@ -95,7 +95,7 @@ pub struct Told {
 impl Options {
     /// Refuses numbers that make no sense by themselves.
     fn check(&self) -> Result<(), ProfileError> {
-        let least = [
+        ProfileError::below(&[
             ("steps", self.steps, 1),
             ("passkeys", self.passkeys, 1),
             ("words", self.words, 1),
@@ -103,13 +103,7 @@ impl Options {
             ("min_length", self.min_length, self.buffer + 1),
             ("max_length", self.max_length, self.min_length),
             ("recent", self.recent, self.block),
-        ];
-        for (field, value, least) in least {
-            if value < least {
-                let allowed = format!("at least {least}");
-                return Err(ProfileError::out_of_range(field, value, allowed));
-            }
-        }
+        ])?;
         if self.passkeys > MOST_PASSKEYS {
             let allowed = format!("at most {MOST_PASSKEYS}");
             return Err(ProfileError::out_of_range(

@@ -9,7 +9,7 @@ mod texts;
 
 use crate::ProfileError;
 pub use answers::{is_answered, said_of};
-pub use scores::{Seen, Top};
+pub use scores::Seen;
 pub use texts::{Needle, Run, Tokens, from_lines};
 
 /// Most tokens that the model says.
@@ -69,16 +69,11 @@ impl Default for Options {
 impl Options {
     /// Refuses numbers that make no sense, or that ask for more than a text of `found` tokens has.
     fn check(&self, found: usize) -> Result<(), ProfileError> {
-        for (field, value, least) in [
+        ProfileError::below(&[
             ("lengths", self.lengths, 1),
             ("depths", self.depths, 1),
             ("max_length", self.max_length, self.min_length),
-        ] {
-            if value < least {
-                let allowed = format!("at least {least}");
-                return Err(ProfileError::out_of_range(field, value, allowed));
-            }
-        }
+        ])?;
         if self.max_length > found {
             let allowed = format!("at most {found}, the tokens of the text");
             return Err(ProfileError::out_of_range(

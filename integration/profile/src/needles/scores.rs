@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use super::{Method, Run};
 
 /// The most attended positions of a head, highest first; of equal ones the first in the text.
-pub type Top = Vec<(usize, f32)>;
+type Top = Vec<(usize, f32)>;
 
 /// What was seen while one run's answer was said.
 #[derive(Debug, Clone, PartialEq, Default)]
